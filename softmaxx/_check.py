@@ -1,0 +1,167 @@
+"""Everything that can be wrong with an argument, said in one place: which function, which argument, what it got, what to do."""
+
+import math
+import operator
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from softmaxx._types import Array, Axis, Key, Number
+
+_FLOATS = tuple(jnp.dtype(name) for name in ("float16", "bfloat16", "float32", "float64"))
+
+
+def real_array(function: str, argument: str, value: Any) -> Array:
+    """The value as a floating-point array: integers and booleans become the default float."""
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
+        raise TypeError(
+            f"{function}: {argument} is a {type(value).__name__}; pass an array of real numbers, "
+            f"for a list or tuple jnp.asarray({argument})."
+        )
+    if not isinstance(value, jax.Array) and np.asarray(value).dtype.kind in "OSUV":
+        raise TypeError(f"{function}: {argument} holds {np.asarray(value).dtype}; pass an array of real numbers.")
+    array = jnp.asarray(value)
+    if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
+        return array.astype(float)
+    if array.dtype not in _FLOATS:
+        raise TypeError(
+            f"{function}: {argument} has dtype {array.dtype}; pass real numbers in float16, bfloat16, float32 or float64, "
+            "for complex ones their real part or absolute value."
+        )
+    return array
+
+
+def axes_of(function: str, axis: Axis, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The listed axes, nonnegative and in the order they were listed."""
+    listed = axis if isinstance(axis, tuple) else (axis,)
+    if not listed:
+        raise ValueError(f"{function}: axis=() names no axis; pass an int or a tuple of at least one int.")
+    axes = []
+    for one in listed:
+        try:
+            one = operator.index(one)
+        except TypeError:
+            raise TypeError(f"{function}: axis={axis!r} is not an int or a tuple of ints.") from None
+        if not -len(shape) <= one < len(shape):
+            allowed = f"pass {-len(shape)} <= axis < {len(shape)}" if shape else "pass an array of at least one dimension"
+            raise ValueError(f"{function}: axis={one} is out of range for the shape {shape}; {allowed}.")
+        axes.append(one % len(shape))
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"{function}: axis={axis!r} names an axis of {len(shape)} twice; list each once.")
+    for one in axes:
+        if shape[one] == 0:
+            raise ValueError(f"{function}: axis {one} of the shape {shape} is empty; a choice needs at least one entry.")
+    return tuple(axes)
+
+
+def mask(function: str, where: Any, shape: tuple[int, ...]) -> None:
+    """`where` is None or an array of booleans that broadcasts to the scores."""
+    if where is None:
+        return
+    if not isinstance(where, jax.Array | np.ndarray | np.generic | bool):
+        raise TypeError(f"{function}: where is a {type(where).__name__}; pass an array of booleans.")
+    if np.result_type(where) != np.bool_:
+        raise TypeError(f"{function}: where has dtype {np.result_type(where)}; pass booleans, for numbers where=numbers != 0.")
+    chex.assert_is_broadcastable(
+        np.shape(where),
+        shape,
+        exception_type=ValueError,
+        custom_message=f"{function}: where has shape {np.shape(where)}; pass one that broadcasts to the scores' {shape}",
+    )
+
+
+def per_slice(function: str, argument: str, value: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    """The value is a number, or an array that broadcasts to the scores and holds one entry for each choice."""
+    value_shape = real_array(function, argument, value).shape
+    slices = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    chex.assert_is_broadcastable(
+        value_shape,
+        slices,
+        exception_type=ValueError,
+        custom_message=f"{function}: {argument} has shape {value_shape}; pass a number or one for each choice, "
+        f"broadcastable to {slices}, the scores' shape with 1 along the axis",
+    )
+
+
+def per_entry(function: str, argument: str, value: Any, shape: tuple[int, ...]) -> None:
+    """The value is a number, or an array that broadcasts to the scores."""
+    value_shape = real_array(function, argument, value).shape
+    chex.assert_is_broadcastable(
+        value_shape,
+        shape,
+        exception_type=ValueError,
+        custom_message=f"{function}: {argument} has shape {value_shape}; pass one that broadcasts to the scores' {shape}",
+    )
+
+
+def at_least(function: str, argument: str, value: Number, least: float) -> None:
+    """No entry is below `least`, as far as the value is known: a traced one is not read."""
+    if isinstance(value, jax.core.Tracer) or (isinstance(value, jax.Array) and not value.is_fully_addressable):
+        return
+    smallest = np.min(np.asarray(value, dtype=np.float64)) if np.size(value) else math.inf
+    if smallest < least:
+        raise ValueError(f"{function}: {argument}={smallest:g} is below {least:g}; pass {argument} >= {least:g}.")
+
+
+def sample_count(function: str, num_samples: Any) -> None:
+    """The number of samples is a Python int of at least one."""
+    try:
+        count = operator.index(num_samples)
+    except TypeError:
+        raise TypeError(
+            f"{function}: num_samples={num_samples!r} is not an int; it fixes a shape, pass a Python int."
+        ) from None
+    if count < 1:
+        raise ValueError(f"{function}: num_samples={count} draws nothing; pass num_samples >= 1.")
+
+
+def random_key(function: str, key: Any) -> Key:
+    """One key of `jax.random.key`, or of the older `jax.random.PRNGKey`."""
+    remedy = "pass key=jax.random.key(seed), a new one for each call"
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(f"{function}: key is a {type(key).__name__}; {remedy}.")
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and key.dtype != jnp.uint32:
+        raise TypeError(f"{function}: key has dtype {key.dtype}, that is no key; {remedy}.")
+    if key.ndim != (0 if typed else 1):
+        raise ValueError(f"{function}: key has shape {key.shape}; {remedy}, and for several use jax.vmap.")
+    return jnp.asarray(key)
+
+
+def oracle_output(function: str, y: Any, shape: tuple[int, ...]) -> None:
+    """The oracle's answers `[N, ...]` are one floating array of the scores' shape for each sample."""
+    if not isinstance(y, jax.Array):
+        raise TypeError(f"{function}: oracle returned a {type(y).__name__}; return one array of the scores' shape {shape}.")
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        raise TypeError(f"{function}: oracle returned {y.dtype}; return floating numbers, y.astype(scores.dtype).")
+    if y.shape[1:] != shape:
+        raise ValueError(f"{function}: oracle returned the shape {y.shape[1:]} for scores {shape}; return the scores' shape.")
+
+
+def axis_positions(function: str, positions: Any, axis: Axis, axes: tuple[int, ...], shape: tuple[int, ...]) -> tuple | None:
+    """One array of positions for each listed axis, or None: then the positions are 0, 1, 2, …"""
+    if positions is None:
+        return None
+    listed = (positions,) if not isinstance(axis, tuple) else positions
+    if not isinstance(listed, tuple) or len(listed) != len(axes):
+        got = f"a tuple of {len(positions)}" if isinstance(positions, tuple) else f"a {type(positions).__name__}"
+        raise ValueError(
+            f"{function}: positions is {got}, axis={axis!r}; pass a tuple of {len(axes)} arrays, one for each axis."
+        )
+    arrays = tuple(real_array(function, "positions", one) for one in listed)
+    for one, array in zip(axes, arrays, strict=True):
+        along = tuple(n if i == one or i not in axes else 1 for i, n in enumerate(shape))
+        fits = array.shape == (shape[one],) or (
+            array.ndim == len(shape)
+            and array.shape[one] == shape[one]
+            and all(got in (1, n) for got, n in zip(array.shape, along, strict=True))
+        )
+        if not fits:
+            raise ValueError(
+                f"{function}: positions of axis {one} have shape {array.shape}; pass ({shape[one]},), "
+                f"or positions that differ between choices, broadcastable to {along}."
+            )
+    return arrays

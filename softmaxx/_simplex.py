@@ -1,0 +1,295 @@
+"""Choices on the simplex: softmax, sparsemax, and α-entmax between and beyond them."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from softmaxx import _check, _threshold
+from softmaxx._types import Array, ArrayLike, Axis, Number
+
+_POWERS = {1.0: math.inf, 1 + 1 / 4: 4, 1 + 1 / 3: 3, 1.5: 2, 2.0: 1}  # α → 1/(α−1), where the power is a product
+
+
+def softmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None, temperature: Number = 1.0) -> Array:
+    r"""Maximises ⟨scores, p⟩ + T·H(p) over the simplex, H the Shannon entropy: p = exp(scores/T) / Σ exp(scores/T).
+
+    Every entry is positive; `sparsemax` and `entmax` have exact zeros.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+
+    Returns:
+      The choice, of the scores' shape and dtype. It sums to 1; a fully masked slice gives zeros, a slice with nan is nan.
+
+    Limits:
+      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞: uniform over all.
+
+    Raises:
+      TypeError: scores that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.softmax(jnp.array([1.0, 2.0, 2.0]), temperature=0.0))
+      [0.  0.5 0.5]
+
+    Reference:
+      Bridle, Training stochastic model recognition algorithms as networks, NeurIPS 1989.
+    """
+    return _choice("softmax", scores, 1.0, axis, where, temperature)
+
+
+def sparsemax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None, temperature: Number = 1.0) -> Array:
+    r"""Maximises ⟨scores, p⟩ − T/2·‖p‖² over the simplex: the Euclidean projection of scores/T, p = max(scores/T − τ, 0).
+
+    The threshold τ makes Σp = 1. Entries more than T below the largest are exactly 0, and so is the derivative to them.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+
+    Returns:
+      The choice, of the scores' shape and dtype. It sums to 1; a fully masked slice gives zeros, a slice with nan is nan.
+
+    Limits:
+      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞: uniform over all. An entry
+      on the boundary of the support counts as outside.
+
+    Raises:
+      TypeError: scores that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.sparsemax(jnp.array([0.5, 1.0, 1.5, -3.0])))
+      [0.   0.25 0.75 0.  ]
+
+    Reference:
+      Martins and Astudillo, From Softmax to Sparsemax, ICML 2016.
+    """
+    return _choice("sparsemax", scores, 2.0, axis, where, temperature)
+
+
+def entmax(
+    scores: ArrayLike, *, alpha: Number = 1.5, axis: Axis = -1, where: ArrayLike | None = None, temperature: Number = 1.0
+) -> Array:
+    r"""Maximises ⟨scores, p⟩ + T·H_α(p) over the simplex, H_α the Tsallis entropy: p = max((α−1)(scores/T − τ), 0)^{1/(α−1)}.
+
+    H_α(p) = Σ(p − p^α)/(α(α−1)), and the threshold τ makes Σp = 1. α = 1 is softmax, α = 2 sparsemax; the larger α is,
+    the fewer entries are positive. For α > 1 entries more than T/(α−1) below the largest are exactly 0.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      alpha: α ≥ 1, a number or one for each choice, `[..., 1]`. It may be traced and differentiated, also at α = 1. The
+        Python numbers 1, 1.25, 4/3, 1.5 and 2 are compiled specially and need no logarithm.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+
+    Returns:
+      The choice, of the scores' shape and dtype. It sums to 1; a fully masked slice gives zeros, a slice with nan is nan.
+
+    Limits:
+      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞: uniform over all. An entry
+      on the boundary of the support counts as outside. For α > 2 the slope at the boundary is infinite, and so the entries
+      near it are as inexact as the rounded scores.
+
+    Raises:
+      TypeError: scores that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature;
+        α < 1. A traced α < 1 gives nan.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.entmax(jnp.array([-2.0, 1.0, 1.0, 1.0, 1.0]), alpha=1.5))
+      [0.   0.25 0.25 0.25 0.25]
+
+    Reference:
+      Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, ACL 2019; for ∂p/∂α Correia, Niculae and Martins,
+      Adaptively Sparse Transformers, EMNLP 2019.
+    """
+    return _choice("entmax", scores, alpha, axis, where, temperature)
+
+
+def _choice(function: str, scores, alpha, axis, where, temperature) -> Array:
+    scores, axes, power = checked(function, scores, alpha, axis, where, temperature)
+    return _jitted(scores, where, alpha, temperature, power, axes)
+
+
+def checked(function: str, scores, alpha, axis, where, temperature) -> tuple[Array, tuple[int, ...], float | None]:
+    """Checks, in the name of `function`, what every choice on the simplex takes: the scores, axes and power to work with."""
+    scores = _check.real_array(function, "scores", scores)
+    axes = _check.axes_of(function, axis, scores.shape)
+    _check.mask(function, where, scores.shape)
+    _check.per_slice(function, "temperature", temperature, scores.shape, axes)
+    _check.at_least(function, "temperature", temperature, 0)
+    _check.per_slice(function, "alpha", alpha, scores.shape, axes)
+    _check.at_least(function, "alpha", alpha, 1)
+    return scores, axes, _power_of(alpha)
+
+
+def _power_of(alpha: Number) -> float | None:
+    """1/(α − 1) if α is a number for which the power is a product (or, at infinity, the exponential), otherwise None."""
+    if isinstance(alpha, jax.Array) or jnp.ndim(alpha):
+        return None
+    return next((power for known, power in _POWERS.items() if math.isclose(float(alpha), known, rel_tol=1e-12)), None)
+
+
+def tsallis_argmax(scores: Array, where: Array | None, alpha, temperature, power: float | None, axes: tuple[int, ...]) -> Array:
+    """`entmax` of arguments that have been checked, to be called under jit."""
+    alpha, temperature = _threshold.aligned(alpha, scores), _threshold.aligned(temperature, scores)
+    return _entmax(_threshold.masked(scores, where), alpha, temperature, power, axes)
+
+
+_jitted = jax.jit(tsallis_argmax, static_argnums=(4, 5))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _entmax(scores: Array, alpha: Array, temperature: Array, power: float | None, axes: tuple[int, ...]) -> Array:
+    x = _threshold.pinned(scores.astype(_threshold.working_dtype(scores.dtype)))
+    temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
+    if power == math.inf:
+        p = _exponential(x, temperature, axes)
+    elif power is not None:
+        p = _power(x, temperature, int(power), axes)
+    else:
+        p = _any_alpha(x, alpha, temperature, axes)
+    empty = x.max(axes, keepdims=True) == -jnp.inf
+    return jnp.where(empty, 0, p).astype(scores.dtype)
+
+
+@partial(_entmax.defjvp, symbolic_zeros=True)
+def _entmax_jvp(power, axes, primals, tangents):
+    # With t = (x − τ)/T, p = φ(t) and w = φ'(t) = p^{2−α}, x' = dx, T' = dT and α' = dα move p by w ⊙ (v − Σwv/Σw), where
+    #   v = (dx − t·dT)/T + c·dα.
+    # Both t and c count up to a constant, so t may be ln_α(p) = (p^{α−1} − 1)/(α−1). From log p = log(1 + (α−1)t)/(α−1),
+    #   ∂p/∂α = w·c,  c = (ln_α(p) − p^{α−1} log p)/(α−1),
+    # which is the ∂α of Correia, Niculae and Martins (2019) before its rank-one correction, and finite at α = 1.
+    p = _entmax(*primals, power, axes)
+    out = _linear(power, axes, p, *primals[1:], *(None if isinstance(t, SymbolicZero) else t for t in tangents))
+    return p, out
+
+
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # the only residual of the size of the scores is p
+def _linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature):
+    dtype, p = p.dtype, p.astype(_threshold.working_dtype(p.dtype))
+    on, inside = p > 0, jnp.where(p == 0, 1, p)
+    log_p = jnp.log(inside)
+    w = jnp.where(on | jnp.isnan(p), _slope(inside, log_p, alpha, power), 0)
+    v = jnp.zeros_like(p) if dx is None else dx.astype(p.dtype)
+    if dtemperature is not None:
+        v -= _log_alpha(log_p, alpha) * dtemperature
+    dp = _threshold.tangent(w, v, axes) * jnp.where(temperature > 0, 1 / jnp.where(temperature > 0, temperature, 1), 0)
+    if dalpha is not None:
+        c = -(log_p**2) * _second_difference((alpha - 1) * log_p)
+        dp += _threshold.tangent(w, c * dalpha, axes) * (temperature > 0)
+    return dp.astype(dtype)
+
+
+def _slope(p, log_p, alpha, power):
+    """φ'(t) = p^{2−α}, where p > 0."""
+    if power == math.inf:
+        return p
+    if power == 1:
+        return jnp.ones_like(p)
+    if power == 2:
+        return jnp.sqrt(p)
+    return jnp.exp((2 - alpha) * log_p)
+
+
+def _log_alpha(log_p, alpha):
+    """ln_α(p) = (p^{α−1} − 1)/(α−1), the inverse of φ up to a constant; log p at α = 1."""
+    beta = alpha - 1
+    return jnp.where(beta == 0, log_p, jnp.expm1(beta * log_p) / jnp.where(beta == 0, 1, beta))
+
+
+def _second_difference(y):
+    """(1 + (y − 1)eʸ)/y² for y ≤ 0, ½ at 0: Σ_k (k+1)/(k+2)! yᵏ near 0, where the closed form cancels."""
+    near = y > -1
+    small, large = jnp.where(near, y, 0), jnp.where(near, -1, y)
+    series = jnp.zeros_like(y)
+    for k in reversed(range(18)):
+        series = series * small + (k + 1) / math.factorial(k + 2)
+    return jnp.where(near, series, (1 + (large - 1) * jnp.exp(large)) / large**2)
+
+
+def _exponential(x, temperature, axes):
+    """α = 1: the threshold is log Σ exp, closed form."""
+    e = jnp.exp(_threshold.shifted(x, x.max(axes, keepdims=True), temperature))
+    return e / e.sum(axes, keepdims=True)
+
+
+def _power(x, temperature, m, axes):
+    """α = 1 + 1/m: p = sᵐ with s = max(z − τ, 0) and z = (x − peak)/(mT).
+
+    τ solves ‖s‖_m = 1, convex and decreasing in τ, so Newton climbs to it from any lower bound. With f = Σsᵐ and
+    h = Σsᵐ⁻¹ its step is (f − f^{1−1/m})/h. The last step, below the resolution of τ, is still taken off s.
+    """
+    peak, levels = _threshold.peak_and_levels(x, axes)
+
+    def solve_on(level, tau):
+        z = _threshold.shifted(level, peak, m * temperature)
+
+        def step(tau):
+            s = jnp.maximum(z - tau, 0)
+            slope = (s > 0).astype(s.dtype) if m == 1 else s ** (m - 1)
+            f, h = _threshold.sum_pair(s * slope, slope, axes)
+            return (f - f ** (1 - 1 / m)) / h
+
+        return z, _threshold.solve(step, tau, lower, upper)
+
+    lower, upper = _threshold.constant(-1, peak), _threshold.constant(0, peak)
+    z, tau, delta = jnp.zeros(()), lower, lower
+    for level in levels:
+        z, (tau, delta) = solve_on(level, tau)
+    return jnp.maximum((z - tau) - delta, 0) ** m
+
+
+def _any_alpha(x, alpha, temperature, axes):
+    """Any α ≥ 1, one for each slice: p = s^{1/ε} with ε = α − 1 and s = b + ε(z − τ), z = (x − peak)/T.
+
+    The offset b only says from where τ is measured. b = 1 near α = 1, where p = exp(log1p(ε(z − τ))/ε) tends to
+    exp(z − τ); b = 0 from α = 1.5 on, where s is small and 1 + … would round it away. With f = Σp and h = Σp/s the Newton
+    step of (f^ε − 1)/ε is f(1 − f^{−ε})/(εh); at ε = 0 it is log f and exact. Beyond α = 2 the sum is no longer convex in τ
+    and has an infinite slope where an entry joins: there the bracket guards, and s is taken no smaller than τ can resolve.
+    """
+    peak, levels = _threshold.peak_and_levels(x, axes)
+    eps = jnp.finfo(x.dtype).eps
+    epsilon = jnp.where(alpha >= 1, alpha - 1, jnp.nan) + _threshold.constant(0, peak)
+    softmax_like = epsilon < eps**2
+    divisor = jnp.where(softmax_like, 1, epsilon)
+    offset = jnp.where(epsilon < 0.5, 1, 0).astype(x.dtype)
+
+    def power_and_slope(level, tau):
+        t = _threshold.shifted(level, peak, temperature) - tau
+        y = epsilon * t
+        s = offset + y
+        positive = jnp.where(s <= 0, 1, s)
+        # log(b + y), compensated for the rounding of the sum as in log1p; for b = 0 the correction is exactly 0.
+        log_s = jnp.log(positive) + (y - (positive - offset)) / positive
+        p = jnp.where(s <= 0, 0, jnp.exp(jnp.where(softmax_like, t, log_s / divisor)))
+        return p, p / jnp.maximum(positive, eps * (offset - epsilon * tau))
+
+    def solve_on(level, tau):
+        def step(tau):
+            f, h = _threshold.sum_pair(*power_and_slope(level, tau), axes)
+            return -f * jnp.where(softmax_like, -jnp.log(f), jnp.expm1(-epsilon * jnp.log(f)) / divisor) / h
+
+        return _threshold.solve(step, tau, lower, upper)
+
+    log_n = math.log(math.prod(x.shape[axis] for axis in axes))
+    lower = jnp.where(offset == 1, 0, -1 / divisor)
+    upper = jnp.where(offset == 1, jnp.where(softmax_like, log_n, -jnp.expm1(-epsilon * log_n) / divisor), 0)
+    tau = delta = lower
+    for level in levels:
+        tau, delta = solve_on(level, tau)
+    p, slope = power_and_slope(x, tau)
+    return p - slope * delta

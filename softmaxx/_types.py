@@ -1,0 +1,51 @@
+"""The types that the public signatures are written in."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+Array = jax.Array
+ArrayLike = jax.Array | np.ndarray | np.generic
+Number = float | ArrayLike  # a Python number is specialised or checked, an array may be traced
+Axis = int | tuple[int, ...]
+Key = jax.Array
+
+
+class Oracle(Protocol):
+    """A hard answer: `oracle(scores, *args)` is a vertex with the largest ⟨scores, y⟩, of the scores' shape."""
+
+    def __call__(self, scores: Array, /, *args) -> Array: ...
+
+
+class SmoothMax(NamedTuple):
+    r"""The smoothed max of a choice set and its gradient, F(θ) and y(θ) = ∇F(θ).
+
+    Both members are called alike, `(scores, *args, **kwargs)`; what follows the scores goes to the oracle or, as `key=`,
+    to the noise.
+
+    Attributes:
+      argmax: scores `[...]` → a point of the hull of the choice set, of the scores' shape.
+      value: scores `[...]` → the smoothed max, a scalar for each instance; its gradient in the scores is `argmax`.
+
+    Limits:
+      As the smoothing goes to zero `argmax` becomes the oracle and `value` the max; ties are those of the oracle.
+
+    Raises:
+      What the smoothing that made the pair raises; see `perturbed`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> smooth = sx.perturbed(sx.one_hot_argmax, num_samples=64, sigma=0.5)
+      >>> scores, key = jnp.array([1.0, 2.0, 0.0]), jax.random.key(0)
+      >>> gradient = jax.grad(smooth.value)(scores, key=key)
+      >>> bool(jnp.array_equal(gradient, smooth.argmax(scores, key=key)))
+      True
+
+    Reference:
+      Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS 2020, section 2.
+    """
+
+    argmax: Callable[..., Array]
+    value: Callable[..., Array]
