@@ -214,8 +214,10 @@ def _marginals(choice: Array, positions: tuple[Array, ...] | None, axes: tuple[i
         x = jnp.arange(p.shape[axis]) if positions is None else positions[i]
         if x.ndim == 1:
             x = lax.expand_dims(x, [other for other in range(p.ndim) if other != axis])
-        others = tuple(other for other in axes if other != axis)
-        pairs.append((p.sum(others, keepdims=True), x.astype(p.dtype)))
+        marginal = p.sum(tuple(other for other in axes if other != axis), keepdims=True)
+        # The select changes no number: it spreads the positions over the devices like the choice, so that no cotangent of
+        # theirs is gathered on an explicit mesh.
+        pairs.append((marginal, jnp.where(jnp.isnan(marginal), jnp.nan, x.astype(p.dtype))))
     return pairs
 
 

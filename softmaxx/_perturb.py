@@ -246,7 +246,7 @@ def _log_ratio(score, axes: tuple[int, ...], theta: Array, sigma: Array, z: Arra
 
     Reduced over the axes of one instance, `[N, ..., 1]`.
     """
-    return (0 * z).sum(axes, keepdims=True)
+    return _threshold.constant(0, theta[None] + z).sum(axes, keepdims=True)
 
 
 @_log_ratio.defjvp
