@@ -155,15 +155,17 @@ _jitted = jax.jit(tsallis_argmax, static_argnums=(4, 5))
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
 def _entmax(scores: Array, alpha: Array, temperature: Array, power: float | None, axes: tuple[int, ...]) -> Array:
     x = _threshold.pinned(scores.astype(_threshold.working_dtype(scores.dtype)))
-    temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
+    peak, levels = _threshold.peak_and_levels(x, axes)
+    shifted = partial(_threshold.shifted, peak=peak, temperature=temperature)
     if power == math.inf:
-        p = _exponential(x, temperature, axes)
+        e = jnp.exp(shifted(x))
+        p = e / e.sum(axes, keepdims=True)
     elif power is not None:
-        p = _power(x, temperature, int(power), axes)
+        p = _power(levels, shifted, peak, int(power), axes)
     else:
-        p = _any_alpha(x, alpha, temperature, axes)
-    empty = x.max(axes, keepdims=True) == -jnp.inf
-    return jnp.where(empty, 0, p).astype(scores.dtype)
+        p = _any_alpha(levels, shifted, alpha + _threshold.constant(0, peak), axes)
+    fails = jnp.isnan(peak) | ~(temperature >= 0) | ~(alpha >= 1)
+    return jnp.where(fails, jnp.nan, jnp.where(peak == -jnp.inf, 0, p)).astype(scores.dtype)
 
 
 @partial(_entmax.defjvp, symbolic_zeros=True)
@@ -183,14 +185,14 @@ def _linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature):
     dtype, p = p.dtype, p.astype(_threshold.working_dtype(p.dtype))
     on, inside = p > 0, jnp.where(p == 0, 1, p)
     log_p = jnp.log(inside)
-    w = jnp.where(on | jnp.isnan(p), _slope(inside, log_p, alpha, power), 0)
+    w = jnp.where(on, _slope(inside, log_p, alpha, power), jnp.where(p == 0, 0, jnp.nan))
     v = jnp.zeros_like(p) if dx is None else dx.astype(p.dtype)
     if dtemperature is not None:
         v -= _log_alpha(log_p, alpha) * dtemperature
     dp = _threshold.tangent(w, v, axes) * jnp.where(temperature > 0, 1 / jnp.where(temperature > 0, temperature, 1), 0)
     if dalpha is not None:
         c = -(log_p**2) * _second_difference((alpha - 1) * log_p)
-        dp += _threshold.tangent(w, c * dalpha, axes) * (temperature > 0)
+        dp += jnp.where(temperature > 0, _threshold.tangent(w, c * dalpha, axes), 0)
     return dp.astype(dtype)
 
 
@@ -221,39 +223,28 @@ def _second_difference(y):
     return jnp.where(near, series, (1 + (large - 1) * jnp.exp(large)) / large**2)
 
 
-def _exponential(x, temperature, axes):
-    """α = 1: the threshold is log Σ exp, closed form."""
-    e = jnp.exp(_threshold.shifted(x, x.max(axes, keepdims=True), temperature))
-    return e / e.sum(axes, keepdims=True)
-
-
-def _power(x, temperature, m, axes):
+def _power(levels, shifted, peak, m, axes):
     """α = 1 + 1/m: p = sᵐ with s = max(z − τ, 0) and z = (x − peak)/(mT).
 
     τ solves ‖s‖_m = 1, convex and decreasing in τ, so Newton climbs to it from any lower bound. With f = Σsᵐ and
     h = Σsᵐ⁻¹ its step is (f − f^{1−1/m})/h. The last step, below the resolution of τ, is still taken off s.
     """
-    peak, levels = _threshold.peak_and_levels(x, axes)
 
-    def solve_on(level, tau):
-        z = _threshold.shifted(level, peak, m * temperature)
-
+    def step_on(level):
         def step(tau):
-            s = jnp.maximum(z - tau, 0)
+            s = jnp.maximum(shifted(level) / m - tau, 0)
             slope = (s > 0).astype(s.dtype) if m == 1 else s ** (m - 1)
             f, h = _threshold.sum_pair(s * slope, slope, axes)
             return (f - f ** (1 - 1 / m)) / h
 
-        return z, _threshold.solve(step, tau, lower, upper)
+        return step
 
     lower, upper = _threshold.constant(-1, peak), _threshold.constant(0, peak)
-    z, tau, delta = jnp.zeros(()), lower, lower
-    for level in levels:
-        z, (tau, delta) = solve_on(level, tau)
-    return jnp.maximum((z - tau) - delta, 0) ** m
+    tau, delta = _threshold.solve_by_levels(levels, step_on, lower, upper)
+    return jnp.maximum((shifted(levels[-1]) / m - tau) - delta, 0) ** m
 
 
-def _any_alpha(x, alpha, temperature, axes):
+def _any_alpha(levels, shifted, alpha, axes):
     """Any α ≥ 1, one for each slice: p = s^{1/ε} with ε = α − 1 and s = b + ε(z − τ), z = (x − peak)/T.
 
     The offset b only says from where τ is measured. b = 1 near α = 1, where p = exp(log1p(ε(z − τ))/ε) tends to
@@ -261,35 +252,32 @@ def _any_alpha(x, alpha, temperature, axes):
     step of (f^ε − 1)/ε is f(1 − f^{−ε})/(εh); at ε = 0 it is log f and exact. Beyond α = 2 the sum is no longer convex in τ
     and has an infinite slope where an entry joins: there the bracket guards, and s is taken no smaller than τ can resolve.
     """
-    peak, levels = _threshold.peak_and_levels(x, axes)
-    eps = jnp.finfo(x.dtype).eps
-    epsilon = jnp.where(alpha >= 1, alpha - 1, jnp.nan) + _threshold.constant(0, peak)
-    softmax_like = epsilon < eps**2
-    divisor = jnp.where(softmax_like, 1, epsilon)
+    x = levels[-1]
+    eps, log_n = jnp.finfo(x.dtype).eps, math.log(math.prod(x.shape[axis] for axis in axes))
+    epsilon = alpha - 1
+    exponential = epsilon < eps**2  # α = 1 to rounding
+    divisor = jnp.where(exponential, 1, epsilon)
     offset = jnp.where(epsilon < 0.5, 1, 0).astype(x.dtype)
 
     def power_and_slope(level, tau):
-        t = _threshold.shifted(level, peak, temperature) - tau
+        t = shifted(level) - tau
         y = epsilon * t
         s = offset + y
         positive = jnp.where(s <= 0, 1, s)
         # log(b + y), compensated for the rounding of the sum as in log1p; for b = 0 the correction is exactly 0.
         log_s = jnp.log(positive) + (y - (positive - offset)) / positive
-        p = jnp.where(s <= 0, 0, jnp.exp(jnp.where(softmax_like, t, log_s / divisor)))
+        p = jnp.where(s <= 0, 0, jnp.exp(jnp.where(exponential, t, log_s / divisor)))
         return p, p / jnp.maximum(positive, eps * (offset - epsilon * tau))
 
-    def solve_on(level, tau):
+    def step_on(level):
         def step(tau):
             f, h = _threshold.sum_pair(*power_and_slope(level, tau), axes)
-            return -f * jnp.where(softmax_like, -jnp.log(f), jnp.expm1(-epsilon * jnp.log(f)) / divisor) / h
+            return -f * jnp.where(exponential, -jnp.log(f), jnp.expm1(-epsilon * jnp.log(f)) / divisor) / h
 
-        return _threshold.solve(step, tau, lower, upper)
+        return step
 
-    log_n = math.log(math.prod(x.shape[axis] for axis in axes))
     lower = jnp.where(offset == 1, 0, -1 / divisor)
-    upper = jnp.where(offset == 1, jnp.where(softmax_like, log_n, -jnp.expm1(-epsilon * log_n) / divisor), 0)
-    tau = delta = lower
-    for level in levels:
-        tau, delta = solve_on(level, tau)
+    upper = jnp.where(offset == 1, jnp.where(exponential, log_n, -jnp.expm1(-epsilon * log_n) / divisor), 0)
+    tau, delta = _threshold.solve_by_levels(levels, step_on, lower, upper)
     p, slope = power_and_slope(x, tau)
     return p - slope * delta

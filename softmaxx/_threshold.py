@@ -21,7 +21,7 @@ _PATIENCE = 8  # every so many passes bisect, so that the bracket shrinks whatev
 
 def working_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """The dtype in which the equation is solved: at least float32."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def aligned(value: Array | float, like: Array) -> Array:
@@ -54,21 +54,22 @@ def constant(value: float, like: Array) -> Array:
 
 def shifted(scores: Array, peak: Array, temperature: Array) -> Array:
     """z = (scores − peak)/temperature, at most 0; exactly 0 at the peak for every temperature and for infinite scores."""
-    # Halved on both sides, so that the difference of 3e38 and -3e38 does not overflow.
+    # An eighth on both sides: the difference of 3e38 and -3e38 does not overflow, nor does 1/temperature underflow.
     temperature = jnp.minimum(temperature, jnp.finfo(temperature.dtype).max)
-    return jnp.where(scores == peak, 0, (scores / 2 - peak / 2) / (temperature / 2))
+    return jnp.where(scores == peak, 0, (scores / 8 - peak / 8) / (temperature / 8))
 
 
 def peak_and_levels(scores: Array, axes: tuple[int, ...]) -> tuple[Array, list[Array]]:
-    """The max of each slice, and the scores with ever coarser block maxima, coarsest first."""
-    levels = [scores]
-    while math.prod(levels[-1].shape[axis] for axis in axes) > _COARSEST:
-        axis = _longest(levels[-1], axes)
-        length = _block_length(levels[-1], axis)
-        if length == 1:
+    """The max of each slice, and the scores after ever coarser block maxima: a short list, coarsest first."""
+    levels, blocked = [scores], scores
+    while math.prod(blocked.shape[axis] for axis in axes) > _COARSEST:
+        for _ in range(2):
+            axis = _longest(blocked, axes)
+            blocked = _blocks(blocked, axis, _block_length(blocked, axis)).max(axis + 1)
+        if blocked.shape == levels[-1].shape:
             break
-        levels.append(_blocks(levels[-1], axis, length).max(axis + 1))
-    return levels[-1].max(axes, keepdims=True), levels[::-1]
+        levels.append(blocked)
+    return blocked.max(axes, keepdims=True), levels[::-1]
 
 
 def sum_pair(a: Array, b: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
@@ -80,6 +81,14 @@ def sum_pair(a: Array, b: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
         pair = (_blocks(a, axis, length), _blocks(b, axis, length))
         a, b = lax.reduce(pair, (zero, zero), lambda x, y: (x[0] + y[0], x[1] + y[1]), (axis + 1,))
     return a.sum(axes, keepdims=True), b.sum(axes, keepdims=True)
+
+
+def solve_by_levels(levels: list[Array], step_on: Callable, lower: Array, upper: Array) -> tuple[Array, Array]:
+    """`solve` on each level in turn, from the coarsest, starting where the one before ended."""
+    tau = delta = lower
+    for level in levels:
+        tau, delta = solve(step_on(level), tau, lower, upper)
+    return tau, delta
 
 
 def solve(step: Callable[[Array], Array], tau: Array, lower: Array, upper: Array) -> tuple[Array, Array]:

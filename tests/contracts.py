@@ -1,0 +1,113 @@
+"""The registry: every choice, readout and oracle with its exact reference. A new function joins by one entry.
+
+References are independent of the library: float64 NumPy on one slice, by sorting (α = 2), closed form (α = 1) or bisection.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import softmaxx as sx
+
+
+def simplex_by_sorting(z: np.ndarray) -> np.ndarray:
+    """The Euclidean projection onto the simplex: τ from the sorted scores (Held, Wolfe and Crowder 1974)."""
+    u = np.sort(z)[::-1]
+    thresholds = (np.cumsum(u) - 1) / np.arange(1, u.size + 1)
+    return np.maximum(z - thresholds[np.nonzero(u > thresholds)[0][-1]], 0)
+
+
+def entmax_by_bisection(z: np.ndarray, alpha: float) -> np.ndarray:
+    """α-entmax by bisection on τ until float64 cannot split the bracket, then normalised."""
+    z = (alpha - 1) * (z - z.max())
+    low, high = -1.0, 0.0
+    while low < (tau := (low + high) / 2) < high:
+        low, high = (tau, high) if (np.maximum(z - tau, 0) ** (1 / (alpha - 1))).sum() > 1 else (low, tau)
+    p = np.maximum(z - low, 0) ** (1 / (alpha - 1))
+    return p / p.sum()
+
+
+def reference_choice(z: np.ndarray, alpha: float) -> np.ndarray:
+    z = np.asarray(z, np.float64)
+    if alpha == 1:
+        return np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    return simplex_by_sorting(z) if alpha == 2 else entmax_by_bisection(z, alpha)
+
+
+def reference_jacobian(z: np.ndarray, alpha: float) -> np.ndarray:
+    """diag(w) − wwᵀ/Σw with w = p^{2−α} on the support (Peters, Niculae and Martins 2019, proposition 2)."""
+    p = reference_choice(z, alpha)
+    w = np.where(p > 0, np.where(p > 0, p, 1) ** (2 - alpha), 0)
+    return np.diag(w) - np.outer(w, w) / w.sum()
+
+
+def reference_index(z: np.ndarray, alpha: float) -> np.ndarray:
+    return reference_choice(z, alpha) @ np.arange(z.size)
+
+
+def reference_index_gradient(z: np.ndarray, alpha: float) -> np.ndarray:
+    return np.arange(z.size) @ reference_jacobian(z, alpha)
+
+
+class Contract(NamedTuple):
+    """A public function of scores along one axis, and what it computes of one slice z = scores/temperature."""
+
+    name: str
+    apply: Callable  # (scores, *, axis, where, temperature)
+    value: Callable[[np.ndarray], np.ndarray]  # z [n] → the choice [n], or the index []
+    jacobian: Callable[[np.ndarray], np.ndarray]  # z [n] → its derivative, one more axis of n
+    alpha: float
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _choice(name: str, apply: Callable, alpha: float) -> Contract:
+    return Contract(name, apply, partial(reference_choice, alpha=alpha), partial(reference_jacobian, alpha=alpha), alpha)
+
+
+def _readout(name: str, apply: Callable, alpha: float) -> Contract:
+    return Contract(name, apply, partial(reference_index, alpha=alpha), partial(reference_index_gradient, alpha=alpha), alpha)
+
+
+def any_alpha(alpha: float) -> Callable:
+    """entmax with α as an array, which takes the general path whatever α is."""
+    return lambda scores, **kwargs: sx.entmax(scores, alpha=jnp.asarray(alpha), **kwargs)
+
+
+CHOICES = [
+    _choice("softmax", sx.softmax, 1.0),
+    _choice("sparsemax", sx.sparsemax, 2.0),
+    _choice("entmax", sx.entmax, 1.5),
+    _choice("entmax-1.25", partial(sx.entmax, alpha=1.25), 1.25),
+    _choice("entmax-3", partial(sx.entmax, alpha=3.0), 3.0),
+    _choice("entmax-array-1", any_alpha(1.0), 1.0),
+    _choice("entmax-array-1.3", any_alpha(1.3), 1.3),
+    _choice("entmax-array-2", any_alpha(2.0), 2.0),
+]
+READOUTS = [
+    _readout("soft_argmax", sx.soft_argmax, 1.0),
+    _readout("sparse_argmax", sx.sparse_argmax, 2.0),
+    _readout("sparse_argmax-1.5", partial(sx.sparse_argmax, alpha=1.5), 1.5),
+]
+SMOOTH = CHOICES + READOUTS
+
+
+def scores_of(shape: tuple[int, ...], *, dtype=np.float64, scale: float = 1.0, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.RandomState(seed).randn(*shape) * scale, dtype)
+
+
+def reference_of(contract: Contract, scores, *, axis: int = -1, temperature=1.0) -> np.ndarray:
+    """The reference slice by slice, along any axis."""
+    z = np.asarray(scores, np.float64) / np.asarray(temperature, np.float64)
+    out = np.apply_along_axis(contract.value, axis, z)
+    return out
+
+
+def cotangent_like(out, seed: int = 1) -> jax.Array:
+    """A random cotangent: that of the plain sum is in the null space of every choice's derivative."""
+    return jnp.asarray(np.random.RandomState(seed).randn(*out.shape), out.dtype)
