@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from softmaxx._types import Array, Axis, Key, Number
 
@@ -99,7 +100,7 @@ def per_entry(function: str, argument: str, value: Any, shape: tuple[int, ...]) 
 
 def at_least(function: str, argument: str, value: Number, least: float) -> None:
     """No entry is below `least`, as far as the value is known: a traced one is not read."""
-    if isinstance(value, jax.core.Tracer) or (isinstance(value, jax.Array) and not value.is_fully_addressable):
+    if isinstance(value, Tracer) or (isinstance(value, jax.Array) and not value.is_fully_addressable):
         return
     smallest = np.min(np.asarray(value, dtype=np.float64)) if np.size(value) else math.inf
     if smallest < least:

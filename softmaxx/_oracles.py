@@ -55,4 +55,4 @@ def _one_hot_argmax(scores: Array, where: Array | None, axes: tuple[int, ...]) -
         count *= x.shape[axis]
     largest = (x == peak) & (x > -jnp.inf)
     first = jnp.where(largest, index, count).min(axes, keepdims=True)
-    return jnp.where(jnp.isnan(peak), jnp.nan, (largest & (index == first)).astype(x.dtype))
+    return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, (largest & (index == first)).astype(x.dtype))

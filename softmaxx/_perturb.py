@@ -217,7 +217,9 @@ def _samples(settings: _Settings, scores: Array, sigma: Array, key: Key, args: t
     The answers do not depend on the scores and sigma as far as derivatives go: how the samples shift is in the ratio.
     """
     theta = scores.astype(sigma.dtype)
-    z = settings.noise.sample(key, (settings.num_samples, *scores.shape), theta.dtype)
+    # Drawn as a matrix: the generator compiles many times slower for more dimensions, and draws the same numbers.
+    z = settings.noise.sample(key, (settings.num_samples, scores.size), theta.dtype)
+    z = z.reshape(settings.num_samples, *scores.shape)
     u = _threshold.pinned(lax.stop_gradient(_perturb(theta, sigma, z)))
     y = jax.vmap(lambda row: settings.oracle(row, *args))(u)
     _check.oracle_output("perturbed", y, scores.shape)

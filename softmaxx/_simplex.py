@@ -156,6 +156,9 @@ _jitted = jax.jit(tsallis_argmax, static_argnums=(4, 5))
 def _entmax(scores: Array, alpha: Array, temperature: Array, power: float | None, axes: tuple[int, ...]) -> Array:
     x = _threshold.pinned(scores.astype(_threshold.working_dtype(scores.dtype)))
     peak, levels = _threshold.peak_and_levels(x, axes)
+    # A nan must reach every entry through a sum: XLA's max on CPU drops it from arrays of some thousand entries (jax 0.12).
+    temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
+    alpha = jnp.where(alpha >= 1, alpha, jnp.nan)
     shifted = partial(_threshold.shifted, peak=peak, temperature=temperature)
     if power == math.inf:
         e = jnp.exp(shifted(x))
@@ -164,8 +167,8 @@ def _entmax(scores: Array, alpha: Array, temperature: Array, power: float | None
         p = _power(levels, shifted, peak, int(power), axes)
     else:
         p = _any_alpha(levels, shifted, alpha + _threshold.constant(0, peak), axes)
-    fails = jnp.isnan(peak) | ~(temperature >= 0) | ~(alpha >= 1)
-    return jnp.where(fails, jnp.nan, jnp.where(peak == -jnp.inf, 0, p)).astype(scores.dtype)
+    empty = (peak == -jnp.inf) & ~jnp.isnan(p)
+    return jnp.where(empty, 0, p).astype(scores.dtype)
 
 
 @partial(_entmax.defjvp, symbolic_zeros=True)
@@ -232,16 +235,21 @@ def _power(levels, shifted, peak, m, axes):
 
     def step_on(level):
         def step(tau):
-            s = jnp.maximum(shifted(level) / m - tau, 0)
+            s = _positive(shifted(level) / m - tau)
             slope = (s > 0).astype(s.dtype) if m == 1 else s ** (m - 1)
-            f, h = _threshold.sum_pair(s * slope, slope, axes)
+            f, h = _threshold.sum_pair(s**m, slope, axes)
             return (f - f ** (1 - 1 / m)) / h
 
         return step
 
     lower, upper = _threshold.constant(-1, peak), _threshold.constant(0, peak)
     tau, delta = _threshold.solve_by_levels(levels, step_on, lower, upper)
-    return jnp.maximum((shifted(levels[-1]) / m - tau) - delta, 0) ** m
+    return _positive((shifted(levels[-1]) / m - tau) - delta) ** m
+
+
+def _positive(s: Array) -> Array:
+    """max(s, 0), nan for nan whatever the compiler makes of a max."""
+    return jnp.where(s <= 0, 0, s)
 
 
 def _any_alpha(levels, shifted, alpha, axes):

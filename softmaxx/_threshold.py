@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._types import Array
+from softmaxx._types import Array, Number
 
 _COARSEST = 64  # entries at which a slice is small enough to start from scratch
 _BLOCK = 8  # longest block, the fastest by measurement on CPU; see `_block_length` for what else it must respect
@@ -24,7 +24,7 @@ def working_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
-def aligned(value: Array | float, like: Array) -> Array:
+def aligned(value: Number, like: Array) -> Array:
     """A hyperparameter in the working dtype of `like` and with its rank, leading axes first."""
     value = jnp.asarray(value).astype(working_dtype(like.dtype))
     return lax.expand_dims(value, range(like.ndim - value.ndim))

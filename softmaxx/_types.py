@@ -1,7 +1,7 @@
 """The types that the public signatures are written in."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,10 +13,7 @@ Axis = int | tuple[int, ...]
 Key = jax.Array
 
 
-class Oracle(Protocol):
-    """A hard answer: `oracle(scores, *args)` is a vertex with the largest ⟨scores, y⟩, of the scores' shape."""
-
-    def __call__(self, scores: Array, /, *args) -> Array: ...
+Oracle = Callable[..., Array]  # (scores, *args) → a vertex with the largest ⟨scores, y⟩, of the scores' shape
 
 
 class SmoothMax(NamedTuple):

@@ -5,7 +5,7 @@ References are independent of the library: float64 NumPy on one slice, by sortin
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,8 +58,8 @@ class Contract(NamedTuple):
 
     name: str
     apply: Callable  # (scores, *, axis, where, temperature)
-    value: Callable[[np.ndarray], np.ndarray]  # z [n] → the choice [n], or the index []
-    jacobian: Callable[[np.ndarray], np.ndarray]  # z [n] → its derivative, one more axis of n
+    value: partial  # z [n] → the choice [n], or the index []
+    jacobian: partial  # z [n] → its derivative, one more axis of n
     alpha: float
 
     def __repr__(self) -> str:
@@ -83,31 +83,45 @@ CHOICES = [
     _choice("softmax", sx.softmax, 1.0),
     _choice("sparsemax", sx.sparsemax, 2.0),
     _choice("entmax", sx.entmax, 1.5),
-    _choice("entmax-1.25", partial(sx.entmax, alpha=1.25), 1.25),
-    _choice("entmax-3", partial(sx.entmax, alpha=3.0), 3.0),
-    _choice("entmax-array-1", any_alpha(1.0), 1.0),
     _choice("entmax-array-1.3", any_alpha(1.3), 1.3),
-    _choice("entmax-array-2", any_alpha(2.0), 2.0),
 ]
 READOUTS = [
     _readout("soft_argmax", sx.soft_argmax, 1.0),
     _readout("sparse_argmax", sx.sparse_argmax, 2.0),
-    _readout("sparse_argmax-1.5", partial(sx.sparse_argmax, alpha=1.5), 1.5),
 ]
 SMOOTH = CHOICES + READOUTS
 
+# Other values of α: the same code paths, so values and derivatives only.
+VARIANTS = [
+    _choice("entmax-1.25", partial(sx.entmax, alpha=1.25), 1.25),
+    _choice("entmax-3", partial(sx.entmax, alpha=3.0), 3.0),
+    _choice("entmax-array-1", any_alpha(1.0), 1.0),
+    _choice("entmax-array-2", any_alpha(2.0), 2.0),
+    _readout("sparse_argmax-1.5", partial(sx.sparse_argmax, alpha=1.5), 1.5),
+]
 
-def scores_of(shape: tuple[int, ...], *, dtype=np.float64, scale: float = 1.0, seed: int = 0) -> jax.Array:
+
+def scores_of(shape: tuple[int, ...], *, dtype: Any = np.float64, scale: float = 1.0, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.RandomState(seed).randn(*shape) * scale, dtype)
 
 
-def reference_of(contract: Contract, scores, *, axis: int = -1, temperature=1.0) -> np.ndarray:
+def reference_of(contract: Contract, scores, *, axis: int = -1, temperature: Any = 1.0) -> np.ndarray:
     """The reference slice by slice, along any axis."""
     z = np.asarray(scores, np.float64) / np.asarray(temperature, np.float64)
-    out = np.apply_along_axis(contract.value, axis, z)
-    return out
+    return np.apply_along_axis(contract.value, axis, z)
 
 
-def cotangent_like(out, seed: int = 1) -> jax.Array:
+def cotangent(contract: Contract, scores, seed: int = 1) -> jax.Array:
     """A random cotangent: that of the plain sum is in the null space of every choice's derivative."""
-    return jnp.asarray(np.random.RandomState(seed).randn(*out.shape), out.dtype)
+    shape = scores.shape if contract.value.func is reference_choice else scores.shape[:-1]
+    return jnp.asarray(np.random.RandomState(seed).randn(*shape), scores.dtype)
+
+
+def gradient(contract: Contract, scores, **kwargs) -> np.ndarray:
+    """The derivative along the last axis with a random cotangent, in reverse mode."""
+    return np.asarray(_pullback(contract, scores, cotangent(contract, scores), kwargs))
+
+
+@partial(jax.jit, static_argnums=0)
+def _pullback(contract, scores, weights, kwargs):
+    return jax.vjp(lambda x: contract.apply(x, **kwargs), scores)[1](weights)[0]
