@@ -1,0 +1,158 @@
+"""Wrong input: each error names the function, the argument, what it got and what to do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import softmaxx as sx
+
+KEY = jax.random.key(0)
+X = jnp.zeros((2, 3))
+
+
+def perturbed_argmax(scores, **kwargs):
+    return sx.perturbed_argmax(scores, **{"key": KEY, **kwargs})
+
+
+SCORED = {
+    "softmax": sx.softmax,
+    "sparsemax": sx.sparsemax,
+    "entmax": sx.entmax,
+    "one_hot_argmax": sx.one_hot_argmax,
+    "soft_argmax": sx.soft_argmax,
+    "sparse_argmax": sx.sparse_argmax,
+    "perturbed_argmax": perturbed_argmax,
+}
+READING = {"expected_index": sx.expected_index, "expected_spread": sx.expected_spread}
+WITH_POSITIONS = READING | {name: SCORED[name] for name in ["soft_argmax", "sparse_argmax", "perturbed_argmax"]}
+named = pytest.mark.parametrize("name", [*SCORED, *READING])
+
+
+def function(name):
+    return (SCORED | READING)[name]
+
+
+def argument(name):
+    return "choice" if name in READING else "scores"
+
+
+@named
+def test_not_an_array_of_real_numbers(name):
+    for wrong, said in [
+        ("abc", "is a str; pass an array"),
+        ([1.0, 2.0], "is a list; pass an array of real numbers, for a list or tuple jnp.asarray"),
+        (None, "is a NoneType; pass an array"),
+        (np.array(["a", "b"]), "holds <U1; pass an array of real numbers"),
+        (jnp.ones((2, 3), jnp.complex64), "has dtype complex64; pass real numbers in float16"),
+        (jnp.ones(3, jnp.float8_e4m3fn), "has dtype float8_e4m3fn; pass real numbers in float16"),
+    ]:
+        with pytest.raises(TypeError, match=f"^{name}: {argument(name)} {said}"):
+            function(name)(wrong)
+
+
+@named
+def test_axis(name):
+    for axis, error, said in [
+        (2, ValueError, "axis=2 is out of range for the shape \\(2, 3\\); pass -2 <= axis < 2"),
+        (-3, ValueError, "axis=-3 is out of range"),
+        ((0, 0), ValueError, "axis=\\(0, 0\\) names an axis of 2 twice; list each once"),
+        ((1, -1), ValueError, "axis=\\(1, -1\\) names an axis of 2 twice"),
+        ((), ValueError, "axis=\\(\\) names no axis; pass an int"),
+        (1.0, TypeError, "axis=1.0 is not an int or a tuple of ints"),
+        ("x", TypeError, "axis='x' is not an int"),
+    ]:
+        with pytest.raises(error, match=f"^{name}: {said}"):
+            function(name)(X, axis=axis)
+    with pytest.raises(
+        ValueError, match=f"^{name}: axis=-1 is out of range for the shape \\(\\); pass an array of at least one"
+    ):
+        function(name)(jnp.asarray(1.0))
+    with pytest.raises(ValueError, match=f"^{name}: axis 1 of the shape \\(2, 0\\) is empty"):
+        function(name)(jnp.zeros((2, 0)))
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_where(name):
+    with pytest.raises(
+        ValueError, match=f"{name}: where has shape \\(4,\\); pass one that broadcasts to the scores' \\(2, 3\\)"
+    ):
+        function(name)(X, where=np.ones(4, bool))
+    with pytest.raises(ValueError, match=f"{name}: where has shape \\(5, 2, 3\\)"):
+        function(name)(X, where=np.ones((5, 2, 3), bool))
+    with pytest.raises(TypeError, match=f"{name}: where has dtype int64; pass booleans, for numbers where=numbers != 0"):
+        function(name)(X, where=np.ones(3, int))
+    with pytest.raises(TypeError, match=f"{name}: where is a list; pass an array of booleans"):
+        function(name)(X, where=[True, False, True])
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "least"),
+    [(name, "temperature", 0) for name in ["softmax", "sparsemax", "entmax", "soft_argmax", "sparse_argmax"]]
+    + [("entmax", "alpha", 1), ("sparse_argmax", "alpha", 1), ("perturbed_argmax", "sigma", 0)],
+)
+def test_temperature_alpha_and_sigma(name, hyper, least):
+    for wrong in [jnp.ones(4), jnp.ones((2, 3)), jnp.ones(3), jnp.ones((5, 2, 1))]:  # one for each choice is [2, 1]
+        with pytest.raises(ValueError, match=f"{name}: {hyper} has shape .* one for each choice, broadcastable to \\(2, 1\\)"):
+            function(name)(X, **{hyper: wrong})
+    with pytest.raises(ValueError, match=f"^{name}: {hyper}=-1 is below {least}; pass {hyper} >= {least}"):
+        function(name)(X, **{hyper: -1.0})
+    for wrong in ["1", None, 1j]:
+        with pytest.raises(TypeError, match=f"^{name}: {hyper} (is a|has dtype)"):
+            function(name)(X, **{hyper: wrong})
+
+
+@pytest.mark.parametrize("name", WITH_POSITIONS)
+def test_positions(name):
+    for wrong in [jnp.ones(4), jnp.ones((3, 3)), jnp.ones((2, 1)), jnp.ones(()), jnp.ones((1, 2, 3))]:
+        with pytest.raises(ValueError, match=f"^{name}: positions of axis 1 have shape .*; pass \\(3,\\)"):
+            function(name)(X, positions=wrong)
+    for wrong in [jnp.ones(3), (jnp.ones(2),), (jnp.ones(2), jnp.ones(3), jnp.ones(3))]:
+        with pytest.raises(ValueError, match=f"^{name}: positions is a .*; pass a tuple of 2 arrays, one for each axis"):
+            function(name)(X, axis=(0, 1), positions=wrong)
+    with pytest.raises(TypeError, match=f"^{name}: positions is a list; pass an array"):
+        function(name)(X, positions=[1.0, 2.0, 3.0])
+
+
+def test_num_samples():
+    for call, name in [
+        (perturbed_argmax, "perturbed_argmax"),
+        (lambda _, **kw: sx.perturbed(sx.one_hot_argmax, **kw), "perturbed"),
+    ]:
+        for wrong in [0, -3]:
+            with pytest.raises(ValueError, match=f"^{name}: num_samples={wrong} draws nothing; pass num_samples >= 1"):
+                call(X, num_samples=wrong)
+        for wrong in [2.0, "8", None]:
+            with pytest.raises(TypeError, match=f"^{name}: num_samples=.* is not an int; it fixes a shape"):
+                call(X, num_samples=wrong)
+
+
+def test_key():
+    smooth = sx.perturbed(sx.one_hot_argmax, num_samples=2)
+    for call, name in [(sx.perturbed_argmax, "perturbed_argmax"), (smooth.argmax, "perturbed"), (smooth.value, "perturbed")]:
+        with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'key'"):
+            call(X)  # pyright: ignore[reportCallIssue]
+        for wrong in [None, 0, "seed"]:
+            with pytest.raises(TypeError, match=f"^{name}: key is a .*; pass key=jax.random.key\\(seed\\)"):
+                call(X, key=wrong)
+        with pytest.raises(TypeError, match=f"^{name}: key has dtype float64, that is no key"):
+            call(X, key=jnp.ones(2))
+        with pytest.raises(ValueError, match=f"^{name}: key has shape \\(3,\\).* for several use jax.vmap"):
+            call(X, key=jax.random.split(KEY, 3))
+        assert call(X, key=jax.random.PRNGKey(0)).dtype == jnp.float64  # the older kind of key
+
+
+def test_sigma_of_perturbed():
+    with pytest.raises(ValueError, match=r"^perturbed: sigma=-1 is below 0; pass sigma >= 0"):
+        sx.perturbed(sx.one_hot_argmax, sigma=-1.0)
+    with pytest.raises(
+        ValueError, match="perturbed: sigma has shape \\(4,\\); pass one that broadcasts to the scores' \\(2, 3\\)"
+    ):
+        sx.perturbed(sx.one_hot_argmax, sigma=jnp.ones(4)).argmax(X, key=KEY)
+
+
+def test_errors_are_raised_while_tracing_too():
+    with pytest.raises(ValueError, match=r"^sparsemax: axis=2 is out of range"):
+        jax.jit(lambda x: sx.sparsemax(x, axis=2))(X)
+    with pytest.raises(ValueError, match="softmax: temperature has shape"):
+        jax.jit(jax.grad(lambda x: sx.softmax(x, temperature=jnp.ones(7)).sum()))(X)
