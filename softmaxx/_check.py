@@ -17,13 +17,14 @@ _FLOATS = tuple(jnp.dtype(name) for name in ("float16", "bfloat16", "float32", "
 
 def real_array(function: str, argument: str, value: Any) -> Array:
     """The value as a floating-point array: integers and booleans become the default float."""
-    if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
-        raise TypeError(
-            f"{function}: {argument} is a {type(value).__name__}; pass an array of real numbers, "
-            f"for a list or tuple jnp.asarray({argument})."
-        )
-    if not isinstance(value, jax.Array) and np.asarray(value).dtype.kind in "OSUV":
-        raise TypeError(f"{function}: {argument} holds {np.asarray(value).dtype}; pass an array of real numbers.")
+    if isinstance(value, list | tuple):
+        raise TypeError(f"{function}: {argument} is a {type(value).__name__}; pass an array, jnp.asarray({argument}).")
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float | complex):
+        raise TypeError(f"{function}: {argument} is a {type(value).__name__}; pass an array of real numbers.")
+    if not isinstance(value, jax.Array):
+        dtype = np.asarray(value).dtype
+        if dtype.kind in "OSUMmT" or dtype.char == "g":
+            raise TypeError(f"{function}: {argument} holds {dtype}; pass an array of real numbers up to 64 bits.")
     array = jnp.asarray(value)
     if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
         return array.astype(float)
@@ -45,7 +46,7 @@ def axes_of(function: str, axis: Axis, shape: tuple[int, ...]) -> tuple[int, ...
         try:
             one = operator.index(one)
         except TypeError:
-            raise TypeError(f"{function}: axis={axis!r} is not an int or a tuple of ints.") from None
+            raise TypeError(f"{function}: axis={axis!r} is not an int; pass an int or a tuple of ints.") from None
         if not -len(shape) <= one < len(shape):
             allowed = f"pass {-len(shape)} <= axis < {len(shape)}" if shape else "pass an array of at least one dimension"
             raise ValueError(f"{function}: axis={one} is out of range for the shape {shape}; {allowed}.")
@@ -63,9 +64,9 @@ def mask(function: str, where: Any, shape: tuple[int, ...]) -> None:
     if where is None:
         return
     if not isinstance(where, jax.Array | np.ndarray | np.generic | bool):
-        raise TypeError(f"{function}: where is a {type(where).__name__}; pass an array of booleans.")
-    if np.result_type(where) != np.bool_:
-        raise TypeError(f"{function}: where has dtype {np.result_type(where)}; pass booleans, for numbers where=numbers != 0.")
+        raise TypeError(f"{function}: where is a {type(where).__name__}; pass an array of booleans, jnp.asarray(where).")
+    if not isinstance(where, bool) and where.dtype != np.bool_:
+        raise TypeError(f"{function}: where has dtype {where.dtype}; pass booleans, for numbers where=numbers != 0.")
     chex.assert_is_broadcastable(
         np.shape(where),
         shape,
@@ -132,6 +133,28 @@ def random_key(function: str, key: Any) -> Key:
     return jnp.asarray(key)
 
 
+def noise_pair(function: str, noise: Any) -> None:
+    """The noise is a pair of functions, as `Noise` holds them."""
+    if not (callable(getattr(noise, "sample", None)) and callable(getattr(noise, "score", None))):
+        got = repr(noise) if isinstance(noise, str | None) else f"a {type(noise).__name__}"
+        raise TypeError(f"{function}: noise is {got}; pass sx.normal, sx.gumbel or sx.Noise(sample, score).")
+
+
+def noise_draw(function: str, z: Any, shape: tuple[int, ...]) -> None:
+    """The noise drew what it was asked for."""
+    if not isinstance(z, jax.Array) or z.shape != shape:
+        raise ValueError(f"{function}: noise.sample returned the shape {jnp.shape(z)}; return the shape it is given, {shape}.")
+
+
+def hashable(function: str, argument: str, value: Any) -> None:
+    """The value may be a static argument of jit."""
+    try:
+        hash(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{function}: {argument} is a {kind}, that has no hash; wrap it in a function.") from None
+
+
 def oracle_output(function: str, y: Any, shape: tuple[int, ...]) -> None:
     """The oracle's answers `[N, ...]` are one floating array of the scores' shape for each sample."""
     if not isinstance(y, jax.Array):
@@ -163,6 +186,6 @@ def axis_positions(function: str, positions: Any, axis: Axis, axes: tuple[int, .
         if not fits:
             raise ValueError(
                 f"{function}: positions of axis {one} have shape {array.shape}; pass ({shape[one]},), "
-                f"or positions that differ between choices, broadcastable to {along}."
+                f"or, to differ between choices, {along} with 1 allowed for the other axes."
             )
     return arrays

@@ -18,15 +18,16 @@ def expected_index(choice: ArrayLike, *, axis: Axis = -1, positions: Positions =
     Args:
       choice: a distribution along the axis, `[..., n]`, from `softmax`, `sparsemax`, `entmax` or an oracle.
       axis: the axis of the choice, or a tuple of axes of a joint choice.
-      positions: the values of the axis, `[n]` (bin centres, times, labels), or different for each choice,
-        broadcastable to the choice's shape; for a tuple of axes a tuple of such arrays. They may be differentiated.
+      positions: the finite values of the axis, `[n]` (bin centres, times, labels), or, to differ between choices, an array
+        of the choice's rank with 1 allowed for other axes; for a tuple of axes a tuple of such arrays. They may be
+        differentiated.
 
     Returns:
       `[...]`, the choice's shape without the axis, or for a tuple of axes `[..., len(axis)]`, coordinates in the order
       listed; in the choice's dtype, summed in at least float32. Units: those of the positions.
 
     Limits:
-      A one-hot choice gives exactly its position, a choice of zeros 0, nan gives nan.
+      A one-hot choice gives exactly its position, a choice of zeros 0, nan gives nan. A float16 index beyond 65504 is inf.
 
     Raises:
       TypeError: a choice or positions that are not real numbers.
@@ -55,8 +56,7 @@ def expected_spread(choice: ArrayLike, *, axis: Axis = -1, positions: Positions 
     Args:
       choice: a distribution along the axis, `[..., n]`, from `softmax`, `sparsemax`, `entmax` or an oracle.
       axis: the axis of the choice, or a tuple of axes of a joint choice.
-      positions: the values of the axis, `[n]`, or different for each choice, broadcastable to the choice's shape; for a
-        tuple of axes a tuple of such arrays. By default 0, 1, 2, … They may be differentiated.
+      positions: the finite values of the axis instead of 0, 1, 2, …; see `expected_index`.
 
     Returns:
       `[...]`, the choice's shape without the axis, or for a tuple of axes `[..., len(axis)]`, the deviation along each;

@@ -23,7 +23,8 @@ class Noise(NamedTuple):
       The density must be positive and continuous on the whole line: without tails the derivative is not an expectation.
 
     Raises:
-      Nothing: it holds two functions.
+      TypeError: from `perturbed`, for something else than a pair of functions.
+      ValueError: from `perturbed`, for a `sample` that does not return the shape it is given.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -68,8 +69,9 @@ def perturbed(
       `value` is a scalar. The noise is drawn in at least float32. For the same key, `jax.grad(value)` is `argmax`.
 
     Limits:
-      σ = 0: the oracle, with zero derivative. Scores of −inf stay so and pass no derivative. Ties are broken by the noise,
-      evenly. A traced σ < 0 gives nan.
+      σ = 0: `argmax` is the oracle, with zero derivative, and `value` the max. For σ > 0 ties are broken by the noise, evenly.
+      Scores of ±inf stay so and pass no derivative. A traced σ < 0 gives nan. The oracle is part of what is compiled: make
+      it once, outside the training loop.
 
     Raises:
       TypeError: an oracle that is not callable or does not return a floating array; a key that is none.
@@ -90,7 +92,10 @@ def perturbed(
     """
     if not callable(oracle):
         raise TypeError(f"perturbed: oracle is a {type(oracle).__name__}; pass a function (scores, *args) -> array.")
+    _check.hashable("perturbed", "oracle", oracle)
+    _check.noise_pair("perturbed", noise)
     _check.sample_count("perturbed", num_samples)
+    _check.real_array("perturbed", "sigma", sigma)
     _check.at_least("perturbed", "sigma", sigma, 0)
     settings = _Settings(oracle, noise, int(num_samples), bool(baseline))
 
@@ -126,7 +131,7 @@ def perturbed_argmax(
     The distribution of the argmax is `one_hot_argmax` under `perturbed`; with `gumbel` noise it is softmax(scores/σ).
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the samples evenly.
       key: a key of `jax.random.key`; every choice of a batch gets noise of its own.
       num_samples: N ≥ 1, a Python int.
       sigma: σ ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
@@ -161,13 +166,13 @@ def perturbed_argmax(
     scores = _check.real_array(function, "scores", scores)
     axes = _check.axes_of(function, axis, scores.shape)
     _check.mask(function, where, scores.shape)
+    _check.noise_pair(function, noise)
     _check.sample_count(function, num_samples)
     _check.per_slice(function, "sigma", sigma, scores.shape, axes)
     _check.at_least(function, "sigma", sigma, 0)
     key = _check.random_key(function, key)
     positions = _check.axis_positions(function, positions, axis, axes, scores.shape)
-    settings = _Settings(partial(_oracles.one_hot_argmax, axis=axes), noise, int(num_samples), True, axes)
-    return _perturbed_argmax(settings, scores, where, sigma, key, positions, axes, isinstance(axis, tuple))
+    return _perturbed_argmax(noise, int(num_samples), axes, isinstance(axis, tuple), scores, where, sigma, key, positions)
 
 
 class _Settings(NamedTuple):
@@ -180,8 +185,9 @@ class _Settings(NamedTuple):
     axes: tuple[int, ...] | None = None
 
 
-@partial(jax.jit, static_argnums=(0, 6, 7))
-def _perturbed_argmax(settings, scores, where, sigma, key, positions, axes, joint):
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _perturbed_argmax(noise, num_samples, axes, joint, scores, where, sigma, key, positions):
+    settings = _Settings(partial(_oracles.one_hot_argmax, axis=axes), noise, num_samples, True, axes)
     x = _threshold.masked(scores.astype(_threshold.working_dtype(scores.dtype)), where)
     peak = lax.stop_gradient(x.max(axes, keepdims=True))  # the distribution does not depend on it, its rounding does
     x = jnp.where(x == jnp.inf, 0, x - jnp.where(peak == -jnp.inf, 0, peak))
@@ -200,9 +206,9 @@ def _value(settings: _Settings, scores: Array, sigma: Number, key: Key, args: tu
     theta = scores.astype(sigma.dtype)
     y, z, log_ratio = _samples(settings, scores, sigma, key, args)
     u = lax.stop_gradient(_perturb(theta, sigma, z))
-    total = (u * y).sum(tuple(range(1, y.ndim))).mean(0)
+    total = (jnp.where((y == 0) & jnp.isinf(u), 0, u) * y).sum(tuple(range(1, y.ndim))).mean(0)
     # Along the scores and sigma with y held, ⟨θ + σz, y⟩ moves by ⟨y, dθ⟩ + ⟨yz, dσ⟩ (Danskin): F' = E y, and dF/dσ = E yZ.
-    by_theta = _mean(y, log_ratio, settings.baseline).astype(scores.dtype).astype(theta.dtype)
+    by_theta = _mean(y, log_ratio, settings.baseline).astype(scores.dtype).astype(theta.dtype)  # `argmax` to the bit
     by_sigma = _mean(y * _held(theta, sigma, z), log_ratio, settings.baseline)
     return _with_gradients(total, (by_theta, by_sigma), (theta, jnp.broadcast_to(sigma, theta.shape))).astype(scores.dtype)
 
@@ -219,6 +225,7 @@ def _samples(settings: _Settings, scores: Array, sigma: Array, key: Key, args: t
     theta = scores.astype(sigma.dtype)
     # Drawn as a matrix: the generator compiles many times slower for more dimensions, and draws the same numbers.
     z = settings.noise.sample(key, (settings.num_samples, scores.size), theta.dtype)
+    _check.noise_draw("perturbed", z, (settings.num_samples, scores.size))
     z = z.reshape(settings.num_samples, *scores.shape)
     u = _threshold.pinned(lax.stop_gradient(_perturb(theta, sigma, z)))
     y = jax.vmap(lambda row: settings.oracle(row, *args))(u)

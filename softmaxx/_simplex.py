@@ -32,7 +32,8 @@ def softmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = Non
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
+        it is traced, the result is nan instead).
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -65,7 +66,8 @@ def sparsemax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = N
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
+        it is traced, the result is nan instead).
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -88,7 +90,7 @@ def entmax(
 
     Args:
       scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
-      alpha: α ≥ 1, a number or one for each choice, `[..., 1]`. It may be traced and differentiated, also at α = 1. The
+      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`. It may be traced and differentiated, also at α = 1. The
         Python numbers 1, 1.25, 4/3, 1.5 and 2 are compiled specially and need no logarithm.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
       where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
@@ -105,7 +107,7 @@ def entmax(
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
       ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature;
-        α < 1. A traced α < 1 gives nan.
+        α < 1. Where they are traced, these give nan instead.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -121,7 +123,7 @@ def entmax(
 
 def _choice(function: str, scores, alpha, axis, where, temperature) -> Array:
     scores, axes, power = checked(function, scores, alpha, axis, where, temperature)
-    return _jitted(scores, where, alpha, temperature, power, axes)
+    return _jitted_entmax(scores, where, alpha, temperature, power, axes)
 
 
 def checked(function: str, scores, alpha, axis, where, temperature) -> tuple[Array, tuple[int, ...], float | None]:
@@ -149,7 +151,7 @@ def tsallis_argmax(scores: Array, where: Array | None, alpha, temperature, power
     return _entmax(_threshold.masked(scores, where), alpha, temperature, power, axes)
 
 
-_jitted = jax.jit(tsallis_argmax, static_argnums=(4, 5))
+_jitted_entmax = jax.jit(tsallis_argmax, static_argnums=(4, 5))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
@@ -191,7 +193,7 @@ def _linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature):
     w = jnp.where(on, _slope(inside, log_p, alpha, power), jnp.where(p == 0, 0, jnp.nan))
     v = jnp.zeros_like(p) if dx is None else dx.astype(p.dtype)
     if dtemperature is not None:
-        v -= _log_alpha(log_p, alpha) * dtemperature
+        v -= log_p * _first_difference((alpha - 1) * log_p) * dtemperature  # ln_α(p) = (p^{α−1} − 1)/(α−1)
     dp = _threshold.tangent(w, v, axes) * jnp.where(temperature > 0, 1 / jnp.where(temperature > 0, temperature, 1), 0)
     if dalpha is not None:
         c = -(log_p**2) * _second_difference((alpha - 1) * log_p)
@@ -210,20 +212,24 @@ def _slope(p, log_p, alpha, power):
     return jnp.exp((2 - alpha) * log_p)
 
 
-def _log_alpha(log_p, alpha):
-    """ln_α(p) = (p^{α−1} − 1)/(α−1), the inverse of φ up to a constant; log p at α = 1."""
-    beta = alpha - 1
-    return jnp.where(beta == 0, log_p, jnp.expm1(beta * log_p) / jnp.where(beta == 0, 1, beta))
+def _first_difference(y):
+    """(eʸ − 1)/y for y ≤ 0, 1 at 0."""
+    return _by_series(y, lambda y: jnp.expm1(y) / y, [1 / math.factorial(k + 1) for k in range(18)])
 
 
 def _second_difference(y):
-    """(1 + (y − 1)eʸ)/y² for y ≤ 0, ½ at 0: Σ_k (k+1)/(k+2)! yᵏ near 0, where the closed form cancels."""
+    """(1 + (y − 1)eʸ)/y² for y ≤ 0, ½ at 0."""
+    return _by_series(y, lambda y: (1 + (y - 1) * jnp.exp(y)) / y**2, [(k + 1) / math.factorial(k + 2) for k in range(18)])
+
+
+def _by_series(y, closed, coefficients):
+    """The closed form up to y = −1, and the Taylor series above, where the closed form and its derivatives cancel."""
     near = y > -1
     small, large = jnp.where(near, y, 0), jnp.where(near, -1, y)
     series = jnp.zeros_like(y)
-    for k in reversed(range(18)):
-        series = series * small + (k + 1) / math.factorial(k + 2)
-    return jnp.where(near, series, (1 + (large - 1) * jnp.exp(large)) / large**2)
+    for coefficient in reversed(coefficients):
+        series = series * small + coefficient
+    return jnp.where(near, series, closed(large))
 
 
 def _power(levels, shifted, peak, m, axes):

@@ -17,10 +17,10 @@ Oracle = Callable[..., Array]  # (scores, *args) → a vertex with the largest �
 
 
 class SmoothMax(NamedTuple):
-    r"""The smoothed max of a choice set and its gradient, F(θ) and y(θ) = ∇F(θ).
+    r"""Computes the smoothed max F(θ) of a choice set, as `value`, and its gradient y(θ) = ∇F(θ), as `argmax`.
 
-    Both members are called alike, `(scores, *args, **kwargs)`; what follows the scores goes to the oracle or, as `key=`,
-    to the noise.
+    Both members are called alike, `(scores, *args, **kwargs)`: further arguments go to the oracle, keywords such as `key=`
+    to the smoothing.
 
     Attributes:
       argmax: scores `[...]` → a point of the hull of the choice set, of the scores' shape.

@@ -44,6 +44,7 @@ def test_the_signatures_are_those_of_the_contract():
         for name in FUNCTIONS
     }
     empty = inspect.Parameter.empty
+    draws = {"num_samples": 128, "sigma": 1.0, "noise": sx.normal}
     choice = {"axis": -1, "where": None, "temperature": 1.0}
     assert defaults == {
         "softmax": choice,
@@ -54,11 +55,8 @@ def test_the_signatures_are_those_of_the_contract():
         "expected_spread": {"axis": -1, "positions": None},
         "soft_argmax": {**choice, "positions": None},
         "sparse_argmax": {"alpha": 2.0, **choice, "positions": None},
-        "perturbed_argmax": {
-            **{"key": empty, "num_samples": 128, "sigma": 1.0, "noise": sx.normal},
-            **{"axis": -1, "where": None, "positions": None},
-        },
-        "perturbed": {"num_samples": 128, "sigma": 1.0, "noise": sx.normal, "baseline": True},
+        "perturbed_argmax": {"key": empty, **draws, "axis": -1, "where": None, "positions": None},
+        "perturbed": {**draws, "baseline": True},
     }
     assert sx.SmoothMax._fields == ("argmax", "value")
 

@@ -1,5 +1,7 @@
 """Wrong input: each error names the function, the argument, what it got and what to do."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ def perturbed_argmax(scores, **kwargs):
     return sx.perturbed_argmax(scores, **{"key": KEY, **kwargs})
 
 
-SCORED = {
+SCORED: dict[str, Callable] = {
     "softmax": sx.softmax,
     "sparsemax": sx.sparsemax,
     "entmax": sx.entmax,
@@ -24,7 +26,7 @@ SCORED = {
     "sparse_argmax": sx.sparse_argmax,
     "perturbed_argmax": perturbed_argmax,
 }
-READING = {"expected_index": sx.expected_index, "expected_spread": sx.expected_spread}
+READING: dict[str, Callable] = {"expected_index": sx.expected_index, "expected_spread": sx.expected_spread}
 WITH_POSITIONS = READING | {name: SCORED[name] for name in ["soft_argmax", "sparse_argmax", "perturbed_argmax"]}
 named = pytest.mark.parametrize("name", [*SCORED, *READING])
 
@@ -41,9 +43,11 @@ def argument(name):
 def test_not_an_array_of_real_numbers(name):
     for wrong, said in [
         ("abc", "is a str; pass an array"),
-        ([1.0, 2.0], "is a list; pass an array of real numbers, for a list or tuple jnp.asarray"),
+        ([1.0, 2.0], "is a list; pass an array, jnp.asarray"),
         (None, "is a NoneType; pass an array"),
         (np.array(["a", "b"]), "holds <U1; pass an array of real numbers"),
+        (np.array(["2020-01-01"], "datetime64[D]"), "holds datetime64"),
+        (np.ones(3, np.longdouble), "holds float128; pass an array of real numbers up to 64 bits"),
         (jnp.ones((2, 3), jnp.complex64), "has dtype complex64; pass real numbers in float16"),
         (jnp.ones(3, jnp.float8_e4m3fn), "has dtype float8_e4m3fn; pass real numbers in float16"),
     ]:
@@ -59,7 +63,7 @@ def test_axis(name):
         ((0, 0), ValueError, "axis=\\(0, 0\\) names an axis of 2 twice; list each once"),
         ((1, -1), ValueError, "axis=\\(1, -1\\) names an axis of 2 twice"),
         ((), ValueError, "axis=\\(\\) names no axis; pass an int"),
-        (1.0, TypeError, "axis=1.0 is not an int or a tuple of ints"),
+        (1.0, TypeError, "axis=1.0 is not an int; pass an int or a tuple of ints"),
         ("x", TypeError, "axis='x' is not an int"),
     ]:
         with pytest.raises(error, match=f"^{name}: {said}"):
@@ -149,6 +153,28 @@ def test_sigma_of_perturbed():
         ValueError, match="perturbed: sigma has shape \\(4,\\); pass one that broadcasts to the scores' \\(2, 3\\)"
     ):
         sx.perturbed(sx.one_hot_argmax, sigma=jnp.ones(4)).argmax(X, key=KEY)
+
+
+def test_noise_and_oracle_of_perturbed():
+    for wrong, said in [("gumbel", "'gumbel'"), (None, "None"), (jax.random.normal, "a function")]:
+        for name, call in [("perturbed", sx.perturbed), ("perturbed_argmax", perturbed_argmax)]:
+            with pytest.raises(TypeError, match=f"^{name}: noise is {said}; pass sx.normal, sx.gumbel or sx.Noise"):
+                call(sx.one_hot_argmax if name == "perturbed" else X, noise=wrong)
+    short = sx.Noise(lambda key, shape, dtype: jnp.zeros(3, dtype), lambda z: z)
+    with pytest.raises(ValueError, match=r"noise.sample returned the shape \(3,\); return the shape it is given, \(8, 6\)"):
+        sx.perturbed(sx.one_hot_argmax, noise=short, num_samples=8).argmax(X, key=KEY)
+    for wrong in ["a", None, 1j]:
+        with pytest.raises(TypeError, match=r"^perturbed: sigma (is a|has dtype)"):
+            sx.perturbed(sx.one_hot_argmax, sigma=wrong)  # pyright: ignore[reportArgumentType]
+
+    class Unhashable:
+        __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+        def __call__(self, scores):
+            return scores
+
+    with pytest.raises(TypeError, match=r"^perturbed: oracle is a Unhashable, that has no hash; wrap it in a function"):
+        sx.perturbed(Unhashable())
 
 
 def test_errors_are_raised_while_tracing_too():

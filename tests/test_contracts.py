@@ -40,7 +40,7 @@ def test_value_is_the_reference(contract):
 
 
 @each(CHOICES + [one for one in VARIANTS if "argmax" not in one.name])
-@pytest.mark.parametrize("n", [1, 16, 97, 131072])
+@pytest.mark.parametrize("n", [16, 97, 131072])
 def test_sums_to_one(contract, n):
     p = contract.apply(scores_of((2, n), dtype=np.float32))
     assert p.min() >= 0
@@ -48,7 +48,7 @@ def test_sums_to_one(contract, n):
 
 
 @each(SMOOTH)
-@pytest.mark.parametrize("axis", [0, -2, (0, 2), (2, 0, 1)])
+@pytest.mark.parametrize("axis", [0, (0, 2), (-1, 0, 1)])
 def test_any_axis_and_several(contract, axis):
     scores = scores_of((4, 3, 6))
     listed = [a % 3 for a in (axis if isinstance(axis, tuple) else (axis,))]
@@ -68,13 +68,18 @@ def test_any_axis_and_several(contract, axis):
 # Derivatives
 
 
+@partial(jax.jit, static_argnums=0)
+def both_modes(contract, scores):
+    return jax.jacrev(contract.apply)(scores), jax.jacfwd(contract.apply)(scores)
+
+
 @each(SMOOTH + VARIANTS)
 def test_jacobian_is_the_closed_form_in_both_modes(contract):
     for seed in range(3):
         scores = scores_of((6,), scale=0.8, seed=seed)
         expected = contract.jacobian(np.asarray(scores))
-        np.testing.assert_allclose(jax.jit(jax.jacrev(contract.apply))(scores), expected, atol=1e-9)
-        np.testing.assert_allclose(jax.jit(jax.jacfwd(contract.apply))(scores), expected, atol=1e-9)
+        for jacobian in both_modes(contract, scores):
+            np.testing.assert_allclose(jacobian, expected, atol=1e-9)
 
 
 @each(SMOOTH)
@@ -136,7 +141,7 @@ def test_vmap_is_the_loop_and_jit_is_eager(contract):
 @each(SMOOTH)
 @pytest.mark.parametrize("dtype", [*HALVES, jnp.float32, jnp.float64])
 def test_dtype_is_kept_forward_and_backward(contract, dtype):
-    scores = scores_of((2, 300)).astype(dtype)
+    scores = scores_of((2, 48)).astype(dtype)
     temperature = jnp.asarray(1.0, jnp.float64)  # of another dtype, also under strict promotion
     out, slope = contract.apply(scores, temperature=temperature), gradient(contract, scores, temperature=temperature)
     assert out.dtype == slope.dtype == dtype
@@ -212,7 +217,7 @@ def test_temperature_derivative_is_that_of_the_reference(contract):
 
 
 @each(SMOOTH)
-@pytest.mark.parametrize("dtype", [*HALVES, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [*HALVES, jnp.float32])
 def test_temperature_zero_is_the_limit(contract, dtype):
     scores = jnp.array([[1.0, 3.0, 3.0, -jnp.inf], [0.0, -1.0, -2.0, -3.0]], dtype)
     expected = np.array([[0, 0.5, 0.5, 0], [1, 0, 0, 0]])
@@ -224,7 +229,7 @@ def test_temperature_zero_is_the_limit(contract, dtype):
         slope = gradient(contract, scores, temperature=temperature)
         np.testing.assert_array_equal(slope[1], 0)  # no tie: the derivative of a constant
         assert temperature > 0 or (slope == 0).all()
-    if dtype == jnp.float64:
+    if dtype == jnp.float32:
         hot = jax.jacobian(lambda t: contract.apply(scores, temperature=t))(0.0)
         np.testing.assert_array_equal(hot, 0)
 
@@ -279,6 +284,8 @@ def test_masked_entries_take_no_part_whatever_they_hold(contract):
 @each(SMOOTH)
 def test_mask_broadcasts(contract):
     scores, mask = scores_of((3, 6)), np.array([True, False, True, True, False, True])
+    np.testing.assert_array_equal(contract.apply(scores, where=jnp.asarray(mask)), contract.apply(scores, where=mask))
+    np.testing.assert_array_equal(contract.apply(scores, where=True), contract.apply(scores))
     np.testing.assert_array_equal(contract.apply(scores, where=mask), contract.apply(scores, where=np.stack([mask] * 3)))
     columns = np.array([[True], [False], [True]])
     np.testing.assert_array_equal(contract.apply(scores, where=columns)[1], 0)
@@ -382,8 +389,11 @@ def test_the_search_for_collectives_finds_a_gather():
 
 
 @each(SMOOTH)
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
-@pytest.mark.parametrize("spec", [P("b", None), P("b", "v")], ids=["batch", "both"])
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [(AxisType.Auto, P("b", None)), (AxisType.Auto, P(None, ("b", "v"))), (AxisType.Explicit, P("b", "v"))],
+    ids=["auto-batch", "auto-choice", "explicit-both"],
+)
 def test_sharding_out_is_sharding_in_and_nothing_is_gathered(contract, kind, spec):
     mesh = jax.make_mesh((2, 4), ("b", "v"), axis_types=(kind, kind))
     scores = scores_of((8, 512), dtype=np.float32)

@@ -1,5 +1,7 @@
 """Perturbed optimisers against closed forms, within five standard errors; the semantics are exact."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from contracts import scores_of
 from jax.scipy.stats import norm
 
 import softmaxx as sx
+from softmaxx._perturb import _perturbed_argmax
 
 N = 4096
 KEYS = jax.random.split(jax.random.key(0), 24)
@@ -152,8 +155,8 @@ def test_sigma_zero_is_the_oracle_with_no_derivative():
     smooth = sx.perturbed(sx.one_hot_argmax, num_samples=8, sigma=0.0)
     np.testing.assert_array_equal(smooth.argmax(SCORES, key=KEYS[0]), sx.one_hot_argmax(SCORES))
     np.testing.assert_allclose(smooth.value(SCORES, key=KEYS[0]), SCORES.max())
-    assert not jax.jacrev(smooth.argmax)(SCORES, key=KEYS[0]).any()
-    assert not jax.jacfwd(smooth.argmax)(SCORES, key=KEYS[0]).any()
+    assert not jax.jit(jax.jacrev(smooth.argmax))(SCORES, key=KEYS[0]).any()
+    assert not jax.jit(jax.jacfwd(smooth.argmax))(SCORES, key=KEYS[0]).any()
 
 
 def test_minus_infinity_stays_so_and_gives_no_nan():
@@ -161,10 +164,13 @@ def test_minus_infinity_stays_so_and_gives_no_nan():
     for noise in [sx.normal, sx.gumbel]:
         smooth = sx.perturbed(sx.one_hot_argmax, num_samples=200, noise=noise)
         assert smooth.argmax(scores, key=KEYS[0])[1] == 0
-        jacobian = jax.jacrev(smooth.argmax)(scores, key=KEYS[0])
+        jacobian = jax.jit(jax.jacrev(smooth.argmax))(scores, key=KEYS[0])
         assert np.isfinite(jacobian).all()
+        value, slope = jax.value_and_grad(smooth.value)(scores, key=KEYS[0])
+        assert np.isfinite(value)
+        np.testing.assert_array_equal(slope, smooth.argmax(scores, key=KEYS[0]))
         assert (jacobian[:, 1] == 0).all()
-        assert np.isfinite(jax.hessian(smooth.argmax)(scores, key=KEYS[0])).all()
+        assert np.isfinite(jax.jit(jax.hessian(smooth.argmax))(scores, key=KEYS[0])).all()
 
 
 def test_vmap_is_the_loop_with_one_key_or_one_each():
@@ -174,8 +180,9 @@ def test_vmap_is_the_loop_with_one_key_or_one_each():
     np.testing.assert_allclose(shared, np.stack([smooth.argmax(row, key=KEYS[0]) for row in rows]))
     own = jax.vmap(lambda row, key: smooth.argmax(row, key=key))(rows, KEYS[:4])
     np.testing.assert_allclose(own, np.stack([smooth.argmax(r, key=k) for r, k in zip(rows, KEYS[:4], strict=True)]))
-    slopes = jax.vmap(lambda row, key: jax.jacrev(smooth.argmax)(row, key=key))(rows, KEYS[:4])
-    np.testing.assert_allclose(slopes[1], jax.jacrev(smooth.argmax)(rows[1], key=KEYS[1]), atol=1e-12)
+    jacobian = jax.jit(lambda row, key: jax.jacrev(smooth.argmax)(row, key=key))
+    slopes = jax.vmap(jacobian)(rows, KEYS[:4])
+    np.testing.assert_allclose(slopes[1], jacobian(rows[1], KEYS[1]), atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
@@ -202,6 +209,7 @@ def test_args_reach_the_oracle_and_pass_derivatives_of_a_differentiable_one():
 
 
 def test_an_oracle_may_close_over_what_is_differentiated():
+    @jax.jit
     def loss(gate):
         smooth = sx.perturbed(lambda scores: gate * sx.softmax(scores), num_samples=16)
         return smooth.argmax(SCORES, key=KEYS[0]).sum() + smooth.value(SCORES, key=KEYS[0])
@@ -222,10 +230,18 @@ def test_wrong_oracles_are_refused_before_any_sample_is_drawn():
     with pytest.raises(TypeError, match="perturbed: oracle returned int64; return floating numbers"):
         sx.perturbed(lambda scores: jnp.argsort(scores)).argmax(SCORES, key=key)
     with pytest.raises(TypeError, match="perturbed: oracle returned a tuple; return one array"):
-        sx.perturbed(lambda scores: (scores, scores)).value(SCORES, key=key)
+        sx.perturbed(lambda scores: (scores, scores)).value(SCORES, key=key)  # pyright: ignore[reportArgumentType]
 
 
 # perturbed_argmax
+
+
+def test_a_second_call_compiles_nothing():
+    size: Any = getattr(_perturbed_argmax, "_cache_size")  # noqa: B009
+    sx.perturbed_argmax(SCORES, key=KEYS[0])
+    before = size()
+    sx.perturbed_argmax(2 * SCORES, key=KEYS[1])
+    assert size() == before
 
 
 def test_perturbed_argmax_is_the_mean_index():
