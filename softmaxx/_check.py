@@ -71,7 +71,8 @@ def mask(function: str, where: Any, shape: tuple[int, ...]) -> None:
         np.shape(where),
         shape,
         exception_type=ValueError,
-        custom_message=f"{function}: where has shape {np.shape(where)}; pass one that broadcasts to the scores' {shape}",
+        custom_message=f"{function}: where has shape {np.shape(where)}; pass one that broadcasts to the scores' {shape}, "
+        "where[:, None] for whole rows",
     )
 
 
@@ -84,7 +85,7 @@ def per_slice(function: str, argument: str, value: Any, shape: tuple[int, ...], 
         slices,
         exception_type=ValueError,
         custom_message=f"{function}: {argument} has shape {value_shape}; pass a number or one for each choice, "
-        f"broadcastable to {slices}, the scores' shape with 1 along the axis",
+        f"broadcastable to {slices}, the scores' shape with 1 along the axis, {argument}[:, None] for a batch",
     )
 
 
@@ -169,6 +170,8 @@ def axis_positions(function: str, positions: Any, axis: Axis, axes: tuple[int, .
     """One array of positions for each listed axis, or None: then the positions are 0, 1, 2, …"""
     if positions is None:
         return None
+    if isinstance(positions, tuple) and not isinstance(axis, tuple):
+        raise ValueError(f"{function}: positions is a tuple, axis={axis!r}; for a single axis pass its array itself.")
     listed = (positions,) if not isinstance(axis, tuple) else positions
     if not isinstance(listed, tuple) or len(listed) != len(axes):
         got = f"a tuple of {len(positions)}" if isinstance(positions, tuple) else f"a {type(positions).__name__}"

@@ -96,7 +96,6 @@ VARIANTS = [
     _choice("entmax-1.25", partial(sx.entmax, alpha=1.25), 1.25),
     _choice("entmax-3", partial(sx.entmax, alpha=3.0), 3.0),
     _choice("entmax-array-1", any_alpha(1.0), 1.0),
-    _choice("entmax-array-2", any_alpha(2.0), 2.0),
     _readout("sparse_argmax-1.5", partial(sx.sparse_argmax, alpha=1.5), 1.5),
 ]
 
