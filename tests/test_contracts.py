@@ -391,8 +391,8 @@ def test_the_search_for_collectives_finds_a_gather():
 @each(SMOOTH)
 @pytest.mark.parametrize(
     ("kind", "spec"),
-    [(AxisType.Auto, P("b", None)), (AxisType.Auto, P(None, ("b", "v"))), (AxisType.Explicit, P("b", "v"))],
-    ids=["auto-batch", "auto-choice", "explicit-both"],
+    [(AxisType.Auto, P("b", "v")), (AxisType.Explicit, P("b", "v"))],
+    ids=["auto", "explicit"],
 )
 def test_sharding_out_is_sharding_in_and_nothing_is_gathered(contract, kind, spec):
     mesh = jax.make_mesh((2, 4), ("b", "v"), axis_types=(kind, kind))
