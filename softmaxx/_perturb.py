@@ -197,15 +197,14 @@ def _perturbed_argmax(noise, num_samples, axes, joint, scores, where, sigma, key
 
 def _argmax(settings: _Settings, scores: Array, sigma: Number, key: Key, args: tuple) -> Array:
     sigma = _threshold.aligned(sigma, scores)
-    y, _, log_ratio = _samples(settings, scores, sigma, key, args)
+    y, _, _, log_ratio = _samples(settings, scores, sigma, key, args)
     return _mean(y, log_ratio, settings.baseline).astype(scores.dtype)
 
 
 def _value(settings: _Settings, scores: Array, sigma: Number, key: Key, args: tuple) -> Array:
     sigma = _threshold.aligned(sigma, scores)
     theta = scores.astype(sigma.dtype)
-    y, z, log_ratio = _samples(settings, scores, sigma, key, args)
-    u = lax.stop_gradient(_perturb(theta, sigma, z))
+    y, u, z, log_ratio = _samples(settings, scores, sigma, key, args)
     total = (jnp.where((y == 0) & jnp.isinf(u), 0, u) * y).sum(tuple(range(1, y.ndim))).mean(0)
     # Along the scores and sigma with y held, ⟨θ + σz, y⟩ moves by ⟨y, dθ⟩ + ⟨yz, dσ⟩ (Danskin): F' = E y, and dF/dσ = E yZ.
     by_theta = _mean(y, log_ratio, settings.baseline).astype(scores.dtype).astype(theta.dtype)  # `argmax` to the bit
@@ -217,8 +216,8 @@ _jitted_argmax = jax.jit(_argmax, static_argnums=0)
 _jitted_value = jax.jit(_value, static_argnums=0)
 
 
-def _samples(settings: _Settings, scores: Array, sigma: Array, key: Key, args: tuple) -> tuple[Array, Array, Array]:
-    """The oracle's answers `[N, ...]` at the perturbed scores, the noise, and the log density ratio of each sample.
+def _samples(settings: _Settings, scores: Array, sigma: Array, key: Key, args: tuple) -> tuple[Array, Array, Array, Array]:
+    """The oracle's answers `[N, ...]`, the perturbed scores, the noise, and the log density ratio of each sample.
 
     The answers do not depend on the scores and sigma as far as derivatives go: how the samples shift is in the ratio.
     """
@@ -227,16 +226,13 @@ def _samples(settings: _Settings, scores: Array, sigma: Array, key: Key, args: t
     z = settings.noise.sample(key, (settings.num_samples, scores.size), theta.dtype)
     _check.noise_draw("perturbed", z, (settings.num_samples, scores.size))
     z = z.reshape(settings.num_samples, *scores.shape)
-    u = _threshold.pinned(lax.stop_gradient(_perturb(theta, sigma, z)))
+    noise = jnp.where(sigma >= 0, sigma, jnp.nan)[None] * z
+    u = _threshold.pinned(lax.stop_gradient(theta[None] + noise))
     y = jax.vmap(lambda row: settings.oracle(row, *args))(u)
     _check.oracle_output("perturbed", y, scores.shape)
     axes = tuple(range(scores.ndim)) if settings.axes is None else settings.axes
     log_ratio = _log_ratio(settings.noise.score, tuple(axis + 1 for axis in axes), theta, sigma, z)
-    return y.astype(theta.dtype), z, log_ratio
-
-
-def _perturb(theta: Array, sigma: Array, z: Array) -> Array:
-    return theta[None] + jnp.where(sigma >= 0, sigma, jnp.nan)[None] * z
+    return y.astype(theta.dtype), u, z, log_ratio
 
 
 def _mean(y: Array, log_ratio: Array, baseline: bool) -> Array:
