@@ -15,25 +15,28 @@ from softmaxx._types import Array, Axis, Key, Number
 _FLOATS = tuple(jnp.dtype(name) for name in ("float16", "bfloat16", "float32", "float64"))
 
 
-def real_array(function: str, argument: str, value: Any) -> Array:
-    """The value as a floating-point array: integers and booleans become the default float."""
+def real(function: str, argument: str, value: Any) -> None:
+    """The value is a real number or an array of them, in a dtype that JAX has."""
     if isinstance(value, list | tuple):
         raise TypeError(f"{function}: {argument} is a {type(value).__name__}; pass an array, jnp.asarray({argument}).")
     if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float | complex):
         raise TypeError(f"{function}: {argument} is a {type(value).__name__}; pass an array of real numbers.")
-    if not isinstance(value, jax.Array):
-        dtype = np.asarray(value).dtype
-        if dtype.kind in "OSUMmT" or dtype.char == "g":
-            raise TypeError(f"{function}: {argument} holds {dtype}; pass an array of real numbers up to 64 bits.")
-    array = jnp.asarray(value)
-    if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
-        return array.astype(float)
-    if array.dtype not in _FLOATS:
+    dtype = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
+    if dtype in _FLOATS or dtype == np.bool_ or jnp.issubdtype(dtype, jnp.integer):
+        return
+    if isinstance(value, jax.Array) or dtype.kind == "c":
         raise TypeError(
-            f"{function}: {argument} has dtype {array.dtype}; pass real numbers in float16, bfloat16, float32 or float64, "
+            f"{function}: {argument} has dtype {dtype}; pass real numbers in float16, bfloat16, float32 or float64, "
             "for complex ones their real part or absolute value."
         )
-    return array
+    raise TypeError(f"{function}: {argument} holds {dtype}; pass an array of real numbers up to 64 bits.")
+
+
+def real_array(function: str, argument: str, value: Any) -> Array:
+    """The value as a floating-point array: integers and booleans become the default float."""
+    real(function, argument, value)
+    array = jnp.asarray(value)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
 def axes_of(function: str, axis: Axis, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -67,36 +70,29 @@ def mask(function: str, where: Any, shape: tuple[int, ...]) -> None:
         raise TypeError(f"{function}: where is a {type(where).__name__}; pass an array of booleans, jnp.asarray(where).")
     if not isinstance(where, bool) and where.dtype != np.bool_:
         raise TypeError(f"{function}: where has dtype {where.dtype}; pass booleans, for numbers where=numbers != 0.")
-    chex.assert_is_broadcastable(
-        np.shape(where),
-        shape,
-        exception_type=ValueError,
-        custom_message=f"{function}: where has shape {np.shape(where)}; pass one that broadcasts to the scores' {shape}, "
-        "where[:, None] for whole rows",
-    )
+    _broadcasts(function, "where", where, shape, f"one that broadcasts to the scores' {shape}, where[:, None] for whole rows")
 
 
 def per_slice(function: str, argument: str, value: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
     """The value is a number, or an array that broadcasts to the scores and holds one entry for each choice."""
-    value_shape = real_array(function, argument, value).shape
+    real(function, argument, value)
     slices = tuple(1 if i in axes else n for i, n in enumerate(shape))
-    chex.assert_is_broadcastable(
-        value_shape,
-        slices,
-        exception_type=ValueError,
-        custom_message=f"{function}: {argument} has shape {value_shape}; pass a number or one for each choice, "
-        f"broadcastable to {slices}, the scores' shape with 1 along the axis, {argument}[:, None] for a batch",
-    )
+    remedy = f"a number or one for each choice, broadcastable to {slices}, the scores' shape with 1 along the axis, "
+    _broadcasts(function, argument, value, slices, f"{remedy}{argument}[:, None] for a batch")
 
 
 def per_entry(function: str, argument: str, value: Any, shape: tuple[int, ...]) -> None:
     """The value is a number, or an array that broadcasts to the scores."""
-    value_shape = real_array(function, argument, value).shape
+    real(function, argument, value)
+    _broadcasts(function, argument, value, shape, f"one that broadcasts to the scores' {shape}")
+
+
+def _broadcasts(function: str, argument: str, value: Any, shape: tuple[int, ...], remedy: str) -> None:
     chex.assert_is_broadcastable(
-        value_shape,
+        np.shape(value),
         shape,
         exception_type=ValueError,
-        custom_message=f"{function}: {argument} has shape {value_shape}; pass one that broadcasts to the scores' {shape}",
+        custom_message=f"{function}: {argument} has shape {np.shape(value)}; pass {remedy}",
     )
 
 

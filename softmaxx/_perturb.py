@@ -95,7 +95,7 @@ def perturbed(
     _check.hashable("perturbed", "oracle", oracle)
     _check.noise_pair("perturbed", noise)
     _check.sample_count("perturbed", num_samples)
-    _check.real_array("perturbed", "sigma", sigma)
+    _check.real("perturbed", "sigma", sigma)
     _check.at_least("perturbed", "sigma", sigma, 0)
     settings = _Settings(oracle, noise, int(num_samples), bool(baseline))
 
