@@ -157,20 +157,18 @@ _jitted_entmax = jax.jit(tsallis_argmax, static_argnums=(4, 5))
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
 def _entmax(scores: Array, alpha: Array, temperature: Array, power: float | None, axes: tuple[int, ...]) -> Array:
     x = _threshold.pinned(scores.astype(_threshold.working_dtype(scores.dtype)))
-    peak, levels = _threshold.peak_and_levels(x, axes)
     # A nan must reach every entry through a sum: XLA's max on CPU drops it from arrays of some thousand entries (jax 0.12).
     temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
     alpha = jnp.where(alpha >= 1, alpha, jnp.nan)
-    shifted = partial(_threshold.shifted, peak=peak, temperature=temperature)
+    m = 1 if power in (None, math.inf) else int(power)
+    peak, levels, above = _threshold.standardised(x, axes, temperature, m)
     if power == math.inf:
-        e = jnp.exp(shifted(x))
-        p = e / e.sum(axes, keepdims=True)
-    elif power is not None:
-        p = _power(levels, shifted, peak, int(power), axes)
-    else:
-        p = _any_alpha(levels, shifted, alpha + _threshold.constant(0, peak), axes)
-    empty = (peak == -jnp.inf) & ~jnp.isnan(p)
-    return jnp.where(empty, 0, p).astype(scores.dtype)
+        e = jnp.exp(above(x, jnp.zeros_like(peak)))
+        total = e.sum(axes, keepdims=True)
+        return (e / jnp.where(total == 0, 1, total)).astype(scores.dtype)
+    if power is not None:
+        return _power(levels, above, peak, m, axes).astype(scores.dtype)
+    return _any_alpha(levels, above, alpha + _threshold.constant(0, peak), axes).astype(scores.dtype)
 
 
 @partial(_entmax.defjvp, symbolic_zeros=True)
@@ -232,25 +230,24 @@ def _by_series(y, closed, coefficients):
     return jnp.where(near, series, closed(large))
 
 
-def _power(levels, shifted, peak, m, axes):
-    """α = 1 + 1/m: p = sᵐ with s = max(z − τ, 0) and z = (x − peak)/(mT).
-
-    τ solves ‖s‖_m = 1, convex and decreasing in τ, so Newton climbs to it from any lower bound. With f = Σsᵐ and
-    h = Σsᵐ⁻¹ its step is (f − f^{1−1/m})/h. The last step, below the resolution of τ, is still taken off s.
-    """
+def _power(levels, above, peak, m, axes):
+    """α = 1 + 1/m: p = sᵐ with s = max(z − τ, 0) and z = (x − peak)/(mT); the sums of its step are powers of s."""
 
     def step_on(level):
         def step(tau):
-            s = _positive(shifted(level) / m - tau)
-            slope = (s > 0).astype(s.dtype) if m == 1 else s ** (m - 1)
-            f, h = _threshold.sum_pair(s**m, slope, axes)
-            return (f - f ** (1 - 1 / m)) / h
+            s = _positive(above(level, tau))
+            lanes = [s]
+            for _ in range(1, m):
+                lanes.append(lanes[-1] * s)
+            lanes = [*lanes[::-1], jnp.where(s > 0, 1, 0).astype(s.dtype)][:4]
+            delta, error = _step(_threshold.sums(tuple(lanes), axes), 1 / m)
+            return delta / m, error
 
         return step
 
     lower, upper = _threshold.constant(-1, peak), _threshold.constant(0, peak)
     tau, delta = _threshold.solve_by_levels(levels, step_on, lower, upper)
-    return _positive((shifted(levels[-1]) / m - tau) - delta) ** m
+    return _positive(above(levels[-1], tau) - delta) ** m
 
 
 def _positive(s: Array) -> Array:
@@ -258,40 +255,79 @@ def _positive(s: Array) -> Array:
     return jnp.where(s <= 0, 0, s)
 
 
-def _any_alpha(levels, shifted, alpha, axes):
+def _step(sums: list[Array], epsilon: Number) -> tuple[Array, Array]:
+    """The step δ of τ that makes f = Σp equal to 1, to third order, and the error of log f that is left.
+
+    With p = s^{1/ε}, s falling by ε with each unit of τ, and S_k = Σ p/s^k, given as f, S₁, S₂, S₃, the norm f^ε is convex
+    in τ and almost straight. Its Taylor series around τ, with q_k = S_k/f, sets
+
+        (1 − f^{−ε})/ε = q₁δ − (1−ε)/2·(q₂ − q₁²)δ² + (1−ε)/6·((1−2ε)q₃ − 3(1−ε)q₁q₂ + (2−ε)q₁³)δ³ − …
+
+    and δ is the series reversed. At ε = 0 the left side is log f and the right side δ; at ε = 1 it is the step of Newton.
+    """
+    f, *higher = sums
+    q = [one / f for one in higher]
+    eta = _shortfall(f, epsilon)
+    newton = eta / q[0]
+    first = abs(eta)
+    delta, error = newton, first
+    if len(q) > 1:
+        q1, q2, q3 = q if len(q) == 3 else (*q, jnp.zeros_like(f))
+        smooth = epsilon <= 0.5  # beyond, the sums of negative powers of s say little
+        a = (1 - epsilon) / 2 * (q2 / q1 - q1) * newton
+        b = (1 - epsilon) / 6 * ((1 - 2 * epsilon) * q3 / q1 - 3 * (1 - epsilon) * q2 + (2 - epsilon) * q1**2) * newton**2
+        third = 2 * a**2 - b
+        sane = smooth & (a < 1) & (abs(third) < 1)
+        delta = jnp.where(sane, newton * (1 + a + third), newton)
+        error = jnp.where(sane, jnp.maximum(abs(third * eta), eta**4 / 24), first)
+    empty = f == 0
+    return jnp.where(empty, 0, delta), jnp.where(empty, 0, error)
+
+
+def _shortfall(f: Array, epsilon: Number) -> Array:
+    """(1 − f^{−ε})/ε."""
+    if isinstance(epsilon, float) and epsilon == 1:
+        return (f - 1) / f
+    if isinstance(epsilon, float) and epsilon == 0.5:
+        return 2 * (f - 1) / (f + jnp.sqrt(f))
+    return -jnp.expm1(-epsilon * jnp.log(f)) / epsilon
+
+
+def _any_alpha(levels, above, alpha, axes):
     """Any α ≥ 1, one for each slice: p = s^{1/ε} with ε = α − 1 and s = b + ε(z − τ), z = (x − peak)/T.
 
     The offset b only says from where τ is measured. b = 1 near α = 1, where p = exp(log1p(ε(z − τ))/ε) tends to
-    exp(z − τ); b = 0 from α = 1.5 on, where s is small and 1 + … would round it away. With f = Σp and h = Σp/s the Newton
-    step of (f^ε − 1)/ε is f(1 − f^{−ε})/(εh); at ε = 0 it is log f and exact. Beyond α = 2 the sum is no longer convex in τ
-    and has an infinite slope where an entry joins: there the bracket guards, and s is taken no smaller than τ can resolve.
+    exp(z − τ); b = 0 from α = 1.5 on, where s is small and 1 + … would round it away. Beyond α = 2 the sum is no longer
+    convex in τ and has an infinite slope where an entry joins: there the bracket guards, and s is taken no smaller than τ
+    can resolve.
     """
     x = levels[-1]
     eps, log_n = jnp.finfo(x.dtype).eps, math.log(math.prod(x.shape[axis] for axis in axes))
-    epsilon = alpha - 1
-    exponential = epsilon < eps**2  # α = 1 to rounding
-    divisor = jnp.where(exponential, 1, epsilon)
+    epsilon = jnp.maximum(alpha - 1, eps**2)  # at α = 1 everything below is the exponential to rounding
     offset = jnp.where(epsilon < 0.5, 1, 0).astype(x.dtype)
+    inverse = 1 / epsilon
 
-    def power_and_slope(level, tau):
-        t = shifted(level) - tau
-        y = epsilon * t
+    def power(level, tau):
+        y = epsilon * above(level, tau)
         s = offset + y
         positive = jnp.where(s <= 0, 1, s)
+        r = 1 / jnp.maximum(positive, eps * (offset - epsilon * tau))
         # log(b + y), compensated for the rounding of the sum as in log1p; for b = 0 the correction is exactly 0.
-        log_s = jnp.log(positive) + (y - (positive - offset)) / positive
-        p = jnp.where(s <= 0, 0, jnp.exp(jnp.where(exponential, t, log_s / divisor)))
-        return p, p / jnp.maximum(positive, eps * (offset - epsilon * tau))
+        log_s = jnp.log(positive) + (y - (positive - offset)) * r
+        return jnp.where(s <= 0, 0, jnp.exp(log_s * inverse)), r
 
     def step_on(level):
         def step(tau):
-            f, h = _threshold.sum_pair(*power_and_slope(level, tau), axes)
-            return -f * jnp.where(exponential, -jnp.log(f), jnp.expm1(-epsilon * jnp.log(f)) / divisor) / h
+            p, r = power(level, tau)
+            return _step(_threshold.sums((p, p * r, p * r * r, p * r * r * r), axes), epsilon)
 
         return step
 
-    lower = jnp.where(offset == 1, 0, -1 / divisor)
-    upper = jnp.where(offset == 1, jnp.where(exponential, log_n, -jnp.expm1(-epsilon * log_n) / divisor), 0)
+    lower = jnp.where(offset == 1, 0, -inverse)
+    upper = jnp.where(offset == 1, -jnp.expm1(-epsilon * log_n) * inverse * 1.001 + eps, 0)  # all entries equal
     tau, delta = _threshold.solve_by_levels(levels, step_on, lower, upper)
-    p, slope = power_and_slope(x, tau)
-    return p - slope * delta
+    p, r = power(x, tau)
+    # (1 − εδ/s)^{1/ε}, to the order of the step: τ + δ would be rounded, and the sum with it.
+    r = delta * r
+    series = 1 - r * (1 - (1 - epsilon) / 2 * r * (1 - (1 - 2 * epsilon) / 3 * r))
+    return jnp.where((epsilon * r >= 1) | (series <= 0), 0, p * series)

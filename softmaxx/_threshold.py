@@ -1,21 +1,25 @@
-"""The engine: the threshold τ of Σ φ(z − τ) = 1 for every slice at once, and the one Jacobian that all choices share.
+"""The engine: the threshold τ of Σ φ((x − τ)/T) = k for every slice at once, and the one Jacobian that all choices share.
 
-No sort: a guarded Newton iteration, reductions only. Newton starts on block maxima, since the threshold of any subset of
-the entries is a lower bound of the threshold of all; a few passes over everything are left. All arithmetic keeps the axes,
-so that batches, several choice axes and shardings need nothing special.
+No sort: a guarded Newton iteration, reductions only. It starts on block maxima, since the threshold of any subset of the
+entries is a lower bound of the threshold of all; one to three passes over everything are left. All arithmetic keeps the
+axes, so that batches, several choice axes and shardings need nothing special.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType
 
 from softmaxx._types import Array, Number
 
 _COARSEST = 64  # entries at which a slice is small enough to start from scratch
-_BLOCK = 8  # longest block, the fastest by measurement on CPU; see `_block_length` for what else it must respect
+_BLOCK = 8  # longest block, the fastest by measurement on CPU
+_WHOLE = 129 if jax.__version_info__ >= (0, 12) else 32  # shorter slices are summed fastest without blocks
+_COARSE_ERROR = 1e-2  # of Σφ, on block maxima: a start is all that they are for
 _PATIENCE = 8  # every so many passes bisect, so that the bracket shrinks whatever Newton does
 
 
@@ -52,59 +56,78 @@ def constant(value: float, like: Array) -> Array:
     return jnp.where(jnp.isnan(like), value, jnp.full_like(like, value))
 
 
-def shifted(scores: Array, peak: Array, temperature: Array) -> Array:
-    """z = (scores − peak)/temperature, at most 0; exactly 0 at the peak for every temperature and for infinite scores."""
-    # An eighth on both sides: the difference of 3e38 and -3e38 does not overflow, nor does 1/temperature underflow.
-    temperature = jnp.minimum(temperature, jnp.finfo(temperature.dtype).max)
-    return jnp.where(scores == peak, 0, (scores / 8 - peak / 8) / (temperature / 8))
+def standardised(
+    x: Array, axes: tuple[int, ...], temperature: Array, power: int = 1
+) -> tuple[Array, list[Array], Callable[[Array, Array], Array]]:
+    """The max of each slice, the levels to solve on (block maxima, coarsest first, last x itself), and (x, τ) ↦ z − τ.
+
+    z = (x − max)/(power·T) is at most 0, and 0 at the largest for every T; a slice of nothing but −inf has z = −inf. T = 0
+    is taken as a number so small that only entries equal to the largest stay, and so is T where an entry is +inf.
+    """
+    peak, levels = _peak_and_levels(x, axes)
+    largest, smallest = float(jnp.finfo(x.dtype).max), float(jnp.finfo(x.dtype).tiny)
+    temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
+    # A sixteenth on both sides: the difference of 3e38 and -3e38 does not overflow, nor does 1/(power·T) underflow.
+    rate = 1 / jnp.maximum(temperature / 16, smallest) / power
+    shift = jnp.where(peak == -jnp.inf, 0, jnp.minimum(peak, largest)) / 16
+
+    def above(x, tau):
+        # 0·τ, so that the compiler does not take z out of the loop over τ: to write it costs more than to compute it again.
+        return (jnp.where(x > largest, largest, x) / 16 - (shift + 0 * tau)) * rate - tau
+
+    return peak, levels, above
 
 
-def peak_and_levels(scores: Array, axes: tuple[int, ...]) -> tuple[Array, list[Array]]:
-    """The max of each slice, and the scores after ever coarser block maxima: a short list, coarsest first."""
-    levels, blocked = [scores], scores
-    while math.prod(blocked.shape[axis] for axis in axes) > _COARSEST:
-        for _ in range(2):
-            axis = _longest(blocked, axes)
-            blocked = _blocks(blocked, axis, _block_length(blocked, axis)).max(axis + 1)
-        if blocked.shape == levels[-1].shape:
-            break
-        levels.append(blocked)
-    return blocked.max(axes, keepdims=True), levels[::-1]
+def sums(values: tuple[Array, ...], axes: tuple[int, ...]) -> list[Array]:
+    """The sums of several arrays in one pass over them: variadic reductions inside blocks, then plain sums over the blocks.
+
+    Only a variadic reduction reads several operands at once, only a plain sum stays local on a sharded axis.
+    """
+    axis = _longest(values[0], axes)
+    short = values[0].shape[axis] < _WHOLE and _shards(values[0], axis) == 1
+    pieces = zip(*(_blocks(value, axis, _WHOLE if short else _BLOCK) for value in values), strict=True)
+    totals = [_sums_of_blocks(piece, axis) if piece[0].ndim > values[0].ndim else list(piece) for piece in pieces]
+    summed = [[part.sum(axes, keepdims=True) for part in parts] for parts in totals]
+    return [sum(parts[1:], start=parts[0]) for parts in zip(*summed, strict=True)]
 
 
-def sum_pair(a: Array, b: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """Σa and Σb in one pass: a variadic reduction inside blocks, then plain sums, which alone stay local on a sharded axis."""
-    axis = _longest(a, axes)
-    length = _block_length(a, axis)
-    if length > 1:
-        zero = jnp.zeros((), a.dtype)
-        pair = (_blocks(a, axis, length), _blocks(b, axis, length))
-        a, b = lax.reduce(pair, (zero, zero), lambda x, y: (x[0] + y[0], x[1] + y[1]), (axis + 1,))
-    return a.sum(axes, keepdims=True), b.sum(axes, keepdims=True)
+def _sums_of_blocks(values: tuple[Array, ...], axis: int) -> list[Array]:
+    """Σ over the blocks and the rest of [shards, block, rest]; on several devices XLA adds long sums one by one, inexactly."""
+    shards, block = values[0].shape[axis : axis + 2]
+    zeros = (jnp.zeros((), values[0].dtype),) * len(values)
+    while block > 1:
+        values = lax.reduce(values, zeros, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), (axis + 1,))
+        rest = values[0].shape[axis + 1]
+        block = _divisor(rest, _BLOCK) if shards > 1 else 1
+        cut = (*values[0].shape[: axis + 1], block, rest // block, *values[0].shape[axis + 2 :])
+        values = tuple(value.reshape(cut) for value in values) if block > 1 else values
+    return [value.sum(axis + 1) for value in values]
 
 
 def solve_by_levels(levels: list[Array], step_on: Callable, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """`solve` on each level in turn, from the coarsest, starting where the one before ended."""
-    tau = delta = lower
+    """`solve` on each level in turn, from the coarsest, roughly but for the last, starting where the one before ended."""
+    tau, delta = lower, constant(0, lower)
     for level in levels:
-        tau, delta = solve(step_on(level), tau, lower, upper)
+        error = jnp.finfo(tau.dtype).eps / 4 if level is levels[-1] else _COARSE_ERROR
+        tau, delta = solve(step_on(level), tau + delta, lower, upper, error)
     return tau, delta
 
 
-def solve(step: Callable[[Array], Array], tau: Array, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """The τ at which the Newton step vanishes, and the last step, too small to move τ but not to matter to Σφ.
+def solve(step: Callable, tau: Array, lower: Array, upper: Array, tolerance: float) -> tuple[Array, Array]:
+    """A τ near the solution of Σφ = k, and the step δ that is left to it: τ + δ solves, though float may not resolve it.
 
-    `step(τ)` is nonnegative below the solution and nonpositive above it; each call is one pass over the scores. A step out
-    of the bracket [lower, upper], and every `_PATIENCE`-th, is replaced by a bisection: the loop ends for any φ.
+    `step(τ)` is one pass over the scores: δ, nonnegative below the solution and nonpositive above it, and the relative error
+    of Σφ at τ + δ. The loop ends where that error is within the tolerance, or δ below the resolution of τ. A step out of the
+    bracket [lower, upper], and every `_PATIENCE`-th, is replaced by a bisection: the loop ends for any φ.
     """
-    tolerance = 4 * jnp.finfo(tau.dtype).eps
+    resolution = 4 * jnp.finfo(tau.dtype).eps
 
     def advance(state):
         tau, lower, upper, _, _, passes = state
-        delta = step(tau)
+        delta, error = step(tau)
         lower, upper = jnp.where(delta >= 0, tau, lower), jnp.where(delta <= 0, tau, upper)
         inside = (lower < tau + delta) & (tau + delta < upper) & (passes % _PATIENCE != _PATIENCE - 1)
-        moves = jnp.minimum(abs(delta), upper - lower) > tolerance * abs(tau)  # nan stops
+        moves = (error > tolerance) & (jnp.minimum(abs(delta), upper - lower) > resolution * abs(tau))  # nan stops
         tau = jnp.where(moves, jnp.where(inside, tau + delta, lower + (upper - lower) / 2), tau)
         return tau, lower, upper, delta, jnp.any(moves), passes + 1
 
@@ -120,27 +143,82 @@ def tangent(w: Array, v: Array, axes: tuple[int, ...]) -> Array:
     saturated the derivative is 0.
     """
     off = w == 0
-    total = w.sum(axes, keepdims=True)
+    total = _total(w, axes)
     mean = (w * jnp.where(off, 0, v)).sum(axes, keepdims=True) / jnp.where(total == 0, 1, total)
     return jnp.where(off, 0, w * (v - mean))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _total(w: Array, axes: tuple[int, ...]) -> Array:
+    """Σw by a variadic reduction of w and nothing else: it is read as it is computed, a plain sum would have it written first."""
+    return sums((w, jnp.zeros_like(w)), axes)[0]
+
+
+@_total.defjvp
+def _total_jvp(axes, primals, tangents):
+    return _total(*primals, axes), tangents[0].sum(axes, keepdims=True)
+
+
+def _peak_and_levels(x: Array, axes: tuple[int, ...]) -> tuple[Array, list[Array]]:
+    """The max of each slice, and the scores after ever coarser block maxima: a short list, coarsest first."""
+    levels, maxima, peaks = [x], x, []
+    while math.prod(maxima.shape[axis] for axis in axes) > _COARSEST:
+        before = maxima
+        for _ in range(2):
+            axis = _longest(maxima, axes)
+            blocks, *rest = _blocks(maxima, axis, _BLOCK)
+            peaks += [piece.max(axes, keepdims=True) for piece in rest]
+            maxima = _merged(_block_maxima(blocks, axis + 1), axis) if blocks.ndim > x.ndim else maxima
+        if maxima.shape == before.shape:
+            break
+        levels.append(maxima)
+    return reduce(jnp.maximum, peaks, maxima.max(axes, keepdims=True)), levels[::-1]
+
+
+def _block_maxima(blocks: Array, axis: int) -> Array:
+    if blocks.size > math.prod(blocks.shape[axis - 1 : axis + 2]):
+        return blocks.max(axis)
+    # Written out: before jax 0.12 XLA reduces the middle axis of a single row one by one on CPU.
+    return reduce(jnp.maximum, (lax.index_in_dim(blocks, i, axis, keepdims=False) for i in range(blocks.shape[axis])))
 
 
 def _longest(x: Array, axes: tuple[int, ...]) -> int:
     return max(axes, key=lambda axis: x.shape[axis])
 
 
-def _blocks(x: Array, axis: int, length: int) -> Array:
-    shape = x.shape
-    return x.reshape(*shape[:axis], shape[axis] // length, length, *shape[axis + 1 :])
+def _blocks(x: Array, axis: int, longest: int) -> list[Array]:
+    """x with the axis cut into [shards, block, rest], entries of one block lying apart, and what fits in no block.
+
+    Where a block could cross the boundary of two shards it is x as it is: then every reduction over it must be a plain one.
+    """
+    n, shards = x.shape[axis], _shards(x, axis)
+    if shards == 1:
+        block = min(longest, n)
+    else:
+        block = _divisor(n // shards, longest) if n % shards == 0 else 1
+    if block == 1:
+        return [x]
+    fit = n - n % block if shards == 1 else n
+    cut = lax.slice_in_dim(x, 0, fit, axis=axis) if fit < n else x
+    cut = cut.reshape(*x.shape[:axis], shards, block, fit // (shards * block), *x.shape[axis + 1 :])
+    return [cut] if fit == n else [cut, lax.slice_in_dim(x, fit, n, axis=axis)]
 
 
-def _block_length(x: Array, axis: int) -> int:
-    """The longest block that no shard boundary cuts; on an automatic mesh the number of shards is not known, 8 is assumed."""
-    n = x.shape[axis]
-    spec = jax.typeof(x).sharding.spec
-    names = spec[axis] if axis < len(spec) else None
-    shards = math.gcd(n, 8)
-    if names is not None:
-        mesh = jax.typeof(x).sharding.mesh
-        shards = math.prod(mesh.shape[name] for name in (names if isinstance(names, tuple) else (names,)))
-    return next(b for b in range(_BLOCK, 0, -1) if n % b == 0 and (b == 1 or n // b % shards == 0))
+def _divisor(n: int, largest: int) -> int:
+    return next(b for b in range(largest, 0, -1) if n % b == 0)
+
+
+def _merged(x: Array, axis: int) -> Array:
+    """x with two neighbouring axes as one."""
+    return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
+
+
+def _shards(x: Array, axis: int) -> int:
+    """Into how many shards the axis is divided, or may be: under `jit` an automatic mesh does not tell."""
+    sharding = jax.typeof(x).sharding
+    if sharding.mesh.empty:
+        return jax.device_count()
+    names = sharding.spec[axis] if axis < len(sharding.spec) else None
+    named = names if isinstance(names, tuple) else (names,)
+    kinds = dict(zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True))
+    return math.prod(size for name, size in sharding.mesh.shape.items() if name in named or kinds[name] == AxisType.Auto)
