@@ -47,7 +47,6 @@ OURS = [
     Column("softmaxx", "entmax 1.3", partial(sx.entmax, alpha=1.3), 1.3),
     Column("softmaxx", "soft_top_k", lambda x: sx.soft_top_k(x, k=8), 2.0, k=8),
 ]
-OURS = [column for column in OURS if column.function != "soft_top_k" or hasattr(sx, "soft_top_k")]
 
 
 def peers() -> list[Column]:

@@ -1,7 +1,8 @@
 """Differentiable argmax for JAX: choices, oracles, readouts and perturbed optimisers."""
 
+from softmaxx._capped import soft_top_k, threshold_map
 from softmaxx._expect import expected_index, expected_spread, soft_argmax, sparse_argmax
-from softmaxx._oracles import one_hot_argmax
+from softmaxx._oracles import one_hot_argmax, top_k_mask
 from softmaxx._perturb import Noise, gumbel, normal, perturbed, perturbed_argmax
 from softmaxx._simplex import entmax, softmax, sparsemax
 from softmaxx._types import SmoothMax
@@ -20,7 +21,10 @@ __all__ = [
     "perturbed",
     "perturbed_argmax",
     "soft_argmax",
+    "soft_top_k",
     "softmax",
     "sparse_argmax",
     "sparsemax",
+    "threshold_map",
+    "top_k_mask",
 ]

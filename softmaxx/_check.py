@@ -105,6 +105,23 @@ def at_least(function: str, argument: str, value: Number, least: float) -> None:
         raise ValueError(f"{function}: {argument}={smallest:g} is below {least:g}; pass {argument} >= {least:g}.")
 
 
+def budget(function: str, k: Any, upper: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    """0 ≤ k ≤ Σ upper, as far as both are known."""
+    per_slice(function, "k", k, shape, axes)
+    at_least(function, "k", k, 0)
+    per_entry(function, "upper", upper, shape)
+    at_least(function, "upper", upper, 0)
+    if any(isinstance(one, Tracer) or (isinstance(one, jax.Array) and not one.is_fully_addressable) for one in (k, upper)):
+        return
+    caps = np.broadcast_to(np.asarray(upper, np.float64), shape).sum(axes, keepdims=True)
+    exceeds = np.asarray(k, np.float64) - caps > 1e-6 * caps
+    if np.any(exceeds):
+        largest, least = np.max(np.asarray(k, np.float64)), caps.min()
+        raise ValueError(
+            f"{function}: k={largest:g} exceeds the sum of upper along the axis, {least:g}; pass 0 <= k <= {least:g}."
+        )
+
+
 def sample_count(function: str, num_samples: Any) -> None:
     """The number of samples is a Python int of at least one."""
     try:

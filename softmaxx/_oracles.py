@@ -1,5 +1,7 @@
 """Oracles: the hard answers, vertices of a choice set. They are piecewise constant, so their derivative is 0."""
 
+import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmaxx import _check, _threshold
-from softmaxx._types import Array, ArrayLike, Axis
+from softmaxx._types import Array, ArrayLike, Axis, Number
 
 
 def one_hot_argmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None) -> Array:
@@ -48,11 +50,92 @@ def _one_hot_argmax(scores: Array, where: Array | None, axes: tuple[int, ...]) -
     # Two plain reductions instead of an argmax and a one-hot: they keep the sharding, and take several axes at once.
     x = _threshold.pinned(lax.stop_gradient(_threshold.masked(scores, where)))
     peak = x.max(axes, keepdims=True)
+    index, count = _index(x, axes), math.prod(x.shape[axis] for axis in axes)
+    largest = (x == peak) & (x > -jnp.inf)
+    first = jnp.where(largest, index, count).min(axes, keepdims=True)
+    return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, (largest & (index == first)).astype(x.dtype))
+
+
+def top_k_mask(scores: ArrayLike, *, k: Number, axis: Axis = -1, where: ArrayLike | None = None) -> Array:
+    r"""Maximises ⟨scores, y⟩ over the 0/1 vectors with k ones: 1 at the k largest scores, 0 elsewhere.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry.
+      k: how many, a whole number from 0 to n or one for each choice, `[..., 1]`; it may be traced.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False is never chosen, whatever it holds.
+
+    Returns:
+      The mask, of the scores' shape and dtype. Fewer than k entries that are not masked are all chosen; a slice with nan is
+      nan.
+
+    Limits:
+      Ties go to the first indices, in row-major order of the axes as listed. The derivative is 0 everywhere: to train through
+      it, use `soft_top_k` or `perturbed`.
+
+    Raises:
+      TypeError: scores that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; a `where` or k that does not broadcast; a k below 0 or, if
+        it is known, above n.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.top_k_mask(jnp.array([1.0, 3.0, 3.0, 0.0]), k=2))
+      [0. 1. 1. 0.]
+
+    Reference:
+      The vertices of the hypersimplex; Boyd and Vandenberghe, Convex Optimization, 2004, section 2.2.4.
+    """
+    scores = _check.real_array("top_k_mask", "scores", scores)
+    axes = _check.axes_of("top_k_mask", axis, scores.shape)
+    _check.mask("top_k_mask", where, scores.shape)
+    _check.budget("top_k_mask", k, 1.0, scores.shape, axes)
+    return _top_k_mask(scores, where, k, axes)
+
+
+@partial(jax.jit, static_argnums=3)
+def _top_k_mask(scores: Array, where: Array | None, k, axes: tuple[int, ...]) -> Array:
+    # Bisection twice, on counts: the k-th largest score in the order of its bits, then the last index of its ties to take.
+    # Plain sums only: they keep the sharding, and take several axes at once.
+    x = _threshold.pinned(lax.stop_gradient(_threshold.masked(scores, where)))
+    k = _threshold.aligned(k, scores)
+    order, index, entries = _bit_order(x), _index(x, axes), x > -jnp.inf
+    start = jnp.where(jnp.isnan(x.max(axes, keepdims=True)), 0, 0)
+
+    def count(flags):
+        return flags.sum(axes, keepdims=True).astype(k.dtype)
+
+    kind = jnp.iinfo(order.dtype)
+    cut = _largest(lambda cut: count(entries & (order >= cut)) >= k, start.astype(order.dtype) + kind.min, kind.bits)
+    above, tied = entries & (order > cut), entries & (order == cut)
+    bits = math.prod(x.shape[axis] for axis in axes).bit_length()
+    last = _largest(lambda last: count(tied & (index < last)) <= k - count(above), start.astype(index.dtype), bits)
+    chosen = (above | (tied & (index < last))) & (k > 0)
+    return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, chosen.astype(x.dtype))
+
+
+def _index(x: Array, axes: tuple[int, ...]) -> Array:
+    """The position of each entry in its slice, in row-major order of the axes as listed; it broadcasts to x."""
     index, count = jnp.zeros((1,) * x.ndim, int), 1
     for axis in reversed(axes):
         along = [x.shape[axis] if i == axis else 1 for i in range(x.ndim)]
         index = index + count * jnp.arange(x.shape[axis]).reshape(along)
         count *= x.shape[axis]
-    largest = (x == peak) & (x > -jnp.inf)
-    first = jnp.where(largest, index, count).min(axes, keepdims=True)
-    return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, (largest & (index == first)).astype(x.dtype))
+    return index
+
+
+def _bit_order(x: Array) -> Array:
+    """Integers in the order of the numbers: the bits of a positive float count up with it, those of a negative one down."""
+    x = jnp.where(x == 0, 0, x).astype(_threshold.working_dtype(x.dtype))  # -0 is 0
+    bits = lax.bitcast_convert_type(x, jnp.int32 if x.dtype == jnp.float32 else jnp.int64)
+    return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
+
+
+def _largest(holds: Callable[[Array], Array], start: Array, bits: int) -> Array:
+    """The largest integer from `start` on for which `holds` is true, found bit by bit; it is true up to there."""
+
+    def body(i, at):
+        raised = at + lax.shift_left(jnp.ones_like(at), (bits - 1 - i).astype(at.dtype))
+        return jnp.where(holds(raised), raised, at)
+
+    return lax.fori_loop(0, bits, body, start)

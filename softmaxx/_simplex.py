@@ -185,18 +185,27 @@ def _entmax_jvp(power, axes, primals, tangents):
 
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # the only residual of the size of the scores is p
 def _linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature):
-    dtype, p = p.dtype, p.astype(_threshold.working_dtype(p.dtype))
-    on, inside = p > 0, jnp.where(p == 0, 1, p)
+    working = p.astype(_threshold.working_dtype(p.dtype))
+    return power_tangent(working, working > 0, alpha, temperature, (dx, dalpha, dtemperature), power, axes).astype(p.dtype)
+
+
+def power_tangent(p, on, alpha, temperature, tangents, power, axes, dk: Number = 0) -> Array:
+    """The derivative of p, where it is `on` a power of (x − τ)/T, along (dx, dα, dT or None) and the dk of its sum."""
+    dx, dalpha, dtemperature = tangents
+    inside = jnp.where(on | jnp.isnan(p), p, 1)
     log_p = jnp.log(inside)
-    w = jnp.where(on, _slope(inside, log_p, alpha, power), jnp.where(p == 0, 0, jnp.nan))
+    w = jnp.where(on | jnp.isnan(p), _slope(inside, log_p, alpha, power), 0)
     v = jnp.zeros_like(p) if dx is None else dx.astype(p.dtype)
     if dtemperature is not None:
         v -= log_p * _first_difference((alpha - 1) * log_p) * dtemperature  # ln_α(p) = (p^{α−1} − 1)/(α−1)
-    dp = _threshold.tangent(w, v, axes) * jnp.where(temperature > 0, 1 / jnp.where(temperature > 0, temperature, 1), 0)
+    rate = jnp.where(temperature > 0, 1 / jnp.where(temperature > 0, temperature, 1), 0)
+    dp = _threshold.tangent(w, v, axes) * rate
     if dalpha is not None:
         c = -(log_p**2) * _second_difference((alpha - 1) * log_p)
         dp += jnp.where(temperature > 0, _threshold.tangent(w, c * dalpha, axes), 0)
-    return dp.astype(dtype)
+    if not (isinstance(dk, int) and dk == 0):
+        dp += jnp.where(temperature > 0, _threshold.tangent(w, jnp.zeros_like(p), axes, dk), 0)
+    return dp
 
 
 def _slope(p, log_p, alpha, power):
@@ -204,25 +213,25 @@ def _slope(p, log_p, alpha, power):
     if power == math.inf:
         return p
     if power == 1:
-        return jnp.ones_like(p)
+        return jnp.where(jnp.isnan(p), p, 1)
     if power == 2:
         return jnp.sqrt(p)
     return jnp.exp((2 - alpha) * log_p)
 
 
 def _first_difference(y):
-    """(eʸ − 1)/y for y ≤ 0, 1 at 0."""
+    """(eʸ − 1)/y, 1 at 0."""
     return _by_series(y, lambda y: jnp.expm1(y) / y, [1 / math.factorial(k + 1) for k in range(18)])
 
 
 def _second_difference(y):
-    """(1 + (y − 1)eʸ)/y² for y ≤ 0, ½ at 0."""
+    """(1 + (y − 1)eʸ)/y², ½ at 0."""
     return _by_series(y, lambda y: (1 + (y - 1) * jnp.exp(y)) / y**2, [(k + 1) / math.factorial(k + 2) for k in range(18)])
 
 
 def _by_series(y, closed, coefficients):
-    """The closed form up to y = −1, and the Taylor series above, where the closed form and its derivatives cancel."""
-    near = y > -1
+    """The closed form, and for |y| < 1, where it and its derivatives cancel, the Taylor series."""
+    near = abs(y) < 1
     small, large = jnp.where(near, y, 0), jnp.where(near, -1, y)
     series = jnp.zeros_like(y)
     for coefficient in reversed(coefficients):

@@ -65,17 +65,22 @@ def standardised(
     is taken as a number so small that only entries equal to the largest stay, and so is T where an entry is +inf.
     """
     peak, levels = _peak_and_levels(x, axes)
-    largest, smallest = float(jnp.finfo(x.dtype).max), float(jnp.finfo(x.dtype).tiny)
+    return peak, levels, scaled(peak, peak, temperature, power)
+
+
+def scaled(origin: Array, peak: Array, temperature: Array, power: int = 1) -> Callable[[Array, Array], Array]:
+    """(x, τ) ↦ (x − origin)/(power·T) − τ; the origin is an entry of each slice, from which its threshold is not far."""
+    largest, smallest = float(jnp.finfo(peak.dtype).max), float(jnp.finfo(peak.dtype).tiny)
     temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
     # A sixteenth on both sides: the difference of 3e38 and -3e38 does not overflow, nor does 1/(power·T) underflow.
     rate = 1 / jnp.maximum(temperature / 16, smallest) / power
-    shift = jnp.where(peak == -jnp.inf, 0, jnp.minimum(peak, largest)) / 16
+    shift = jnp.where(origin == -jnp.inf, 0, jnp.minimum(origin, largest)) / 16
 
     def above(x, tau):
         # 0·τ, so that the compiler does not take z out of the loop over τ: to write it costs more than to compute it again.
         return (jnp.where(x > largest, largest, x) / 16 - (shift + 0 * tau)) * rate - tau
 
-    return peak, levels, above
+    return above
 
 
 def sums(values: tuple[Array, ...], axes: tuple[int, ...]) -> list[Array]:
@@ -136,21 +141,21 @@ def solve(step: Callable, tau: Array, lower: Array, upper: Array, tolerance: flo
     return tau, delta
 
 
-def tangent(w: Array, v: Array, axes: tuple[int, ...]) -> Array:
-    """w ⊙ (v − Σwv/Σw): the derivative of p = φ(z − τ), w = φ'(z − τ), along z' = v, while τ keeps Σp.
+def tangent(w: Array, v: Array, axes: tuple[int, ...], dk: Number = 0) -> Array:
+    """w ⊙ (v − (Σwv − dk)/Σw): the derivative of p = φ(z − τ), w = φ'(z − τ), along z' = v, while τ makes Σp' = dk.
 
-    From p' = w ⊙ (v − τ') and Σp' = 0. Entries with w = 0 neither give nor take, whatever v holds there; if all are
-    saturated the derivative is 0.
+    From p' = w ⊙ (v − τ'). Entries with w = 0 neither give nor take, whatever v holds there; if all are saturated the
+    derivative is 0.
     """
     off = w == 0
     total = _total(w, axes)
-    mean = (w * jnp.where(off, 0, v)).sum(axes, keepdims=True) / jnp.where(total == 0, 1, total)
+    mean = ((w * jnp.where(off, 0, v)).sum(axes, keepdims=True) - dk) / jnp.where(total == 0, 1, total)
     return jnp.where(off, 0, w * (v - mean))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _total(w: Array, axes: tuple[int, ...]) -> Array:
-    """Σw by a variadic reduction of w and nothing else: it is read as it is computed, a plain sum would have it written first."""
+    """Σw by a variadic reduction, which reads w as it is computed: for a plain sum XLA on CPU writes it out first."""
     return sums((w, jnp.zeros_like(w)), axes)[0]
 
 
@@ -192,10 +197,7 @@ def _blocks(x: Array, axis: int, longest: int) -> list[Array]:
     Where a block could cross the boundary of two shards it is x as it is: then every reduction over it must be a plain one.
     """
     n, shards = x.shape[axis], _shards(x, axis)
-    if shards == 1:
-        block = min(longest, n)
-    else:
-        block = _divisor(n // shards, longest) if n % shards == 0 else 1
+    block = min(longest, n) if shards == 1 else _divisor(n // shards, longest) if n % shards == 0 else 1
     if block == 1:
         return [x]
     fit = n - n % block if shards == 1 else n

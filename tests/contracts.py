@@ -84,6 +84,8 @@ CHOICES = [
     _choice("sparsemax", sx.sparsemax, 2.0),
     _choice("entmax", sx.entmax, 1.5),
     _choice("entmax-array-1.3", any_alpha(1.3), 1.3),
+    _choice("soft_top_k", partial(sx.soft_top_k, k=1), 2.0),
+    _choice("threshold_map", sx.threshold_map(jnp.exp), 1.0),
 ]
 READOUTS = [
     _readout("soft_argmax", sx.soft_argmax, 1.0),
@@ -96,6 +98,8 @@ VARIANTS = [
     _choice("entmax-1.25", partial(sx.entmax, alpha=1.25), 1.25),
     _choice("entmax-3", partial(sx.entmax, alpha=3.0), 3.0),
     _choice("entmax-array-1", any_alpha(1.0), 1.0),
+    _choice("soft_top_k-1", partial(sx.soft_top_k, k=1, alpha=1.0), 1.0),
+    _choice("soft_top_k-1.5", partial(sx.soft_top_k, k=1, alpha=1.5), 1.5),
     _readout("sparse_argmax-1.5", partial(sx.sparse_argmax, alpha=1.5), 1.5),
 ]
 

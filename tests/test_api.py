@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 FUNCTIONS = [name for name in sx.__all__ if inspect.isfunction(getattr(sx, name))]
 DOCUMENTED = [name for name in sx.__all__ if not isinstance(getattr(sx, name), sx.Noise)]
-POSITIONAL = {"scores", "choice", "oracle"}
+POSITIONAL = {"scores", "choice", "oracle", "phi"}
 
 
 def test_the_public_names_are_all_there_is():
@@ -50,7 +50,10 @@ def test_the_signatures_are_those_of_the_contract():
         "softmax": choice,
         "sparsemax": choice,
         "entmax": {"alpha": 1.5, **choice},
+        "soft_top_k": {"k": empty, "alpha": 2.0, "upper": 1.0, **choice},
+        "threshold_map": {},
         "one_hot_argmax": {"axis": -1, "where": None},
+        "top_k_mask": {"k": empty, "axis": -1, "where": None},
         "expected_index": {"axis": -1, "positions": None},
         "expected_spread": {"axis": -1, "positions": None},
         "soft_argmax": {**choice, "positions": None},

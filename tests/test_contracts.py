@@ -426,5 +426,5 @@ def test_shard_map_over_the_batch(contract):
 
 
 def test_the_registry_has_every_choice_and_readout():
-    assert {one.name.split("-")[0] for one in CHOICES} == {"softmax", "sparsemax", "entmax"}
+    assert {one.name.split("-")[0] for one in CHOICES} == {"softmax", "sparsemax", "entmax", "soft_top_k", "threshold_map"}
     assert {one.name for one in READOUTS} == {"soft_argmax", "sparse_argmax"}
