@@ -168,9 +168,9 @@ def _top_k_linear(power, axes, p, alpha, upper, temperature, tangents, dk, duppe
     dtype, upper = p.dtype, upper.astype(p.dtype)
     capped, on = (p >= upper) & (p > 0), (p < upper) & (p > 0)
     p = p.astype(_threshold.working_dtype(dtype))
-    raised = 0 if dupper is None else jnp.where(capped, dupper, 0)
-    if dk is not None or dupper is not None:
-        dk = (0 if dk is None else dk) - (0 if dupper is None else raised.sum(axes, keepdims=True))
+    raised = jnp.zeros_like(p) if dupper is None else jnp.where(capped, dupper, 0)
+    if dupper is not None:
+        dk = (0 if dk is None else dk) - raised.sum(axes, keepdims=True)
     dp = _simplex.power_tangent(p, on, alpha, temperature, tangents, power, axes, 0 if dk is None else dk)
     return (dp + raised).astype(dtype)
 
@@ -220,7 +220,7 @@ def _solved(x, k, temperature, value_and_slope, bracket, axes):
     above = _threshold.scaled(origin, peak, temperature)
     slack = 8 * jnp.finfo(x.dtype).eps * (1 + abs(lower) + abs(upper) + abs(moved))
     ends = lower - moved - slack, upper - moved + slack
-    tau, delta = _threshold.solve(step_on(above), jnp.clip(tau - moved, *ends), *ends, jnp.finfo(x.dtype).eps)
+    tau, delta = _threshold.solve(step_on(above), jnp.clip(tau - moved, *ends), *ends, float(jnp.finfo(x.dtype).eps))
     return above(x, tau) - jnp.where(jnp.isinf(delta), 0, delta), entries
 
 

@@ -189,7 +189,7 @@ def _linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature):
     return power_tangent(working, working > 0, alpha, temperature, (dx, dalpha, dtemperature), power, axes).astype(p.dtype)
 
 
-def power_tangent(p, on, alpha, temperature, tangents, power, axes, dk: Number = 0) -> Array:
+def power_tangent(p, on, alpha, temperature, tangents, power, axes, dk: float | Array = 0) -> Array:
     """The derivative of p, where it is `on` a power of (x − τ)/T, along (dx, dα, dT or None) and the dk of its sum."""
     dx, dalpha, dtemperature = tangents
     inside = jnp.where(on | jnp.isnan(p), p, 1)
@@ -264,7 +264,7 @@ def _positive(s: Array) -> Array:
     return jnp.where(s <= 0, 0, s)
 
 
-def _step(sums: list[Array], epsilon: Number) -> tuple[Array, Array]:
+def _step(sums: list[Array], epsilon: float | Array) -> tuple[Array, Array]:
     """The step δ of τ that makes f = Σp equal to 1, to third order, and the error of log f that is left.
 
     With p = s^{1/ε}, s falling by ε with each unit of τ, and S_k = Σ p/s^k, given as f, S₁, S₂, S₃, the norm f^ε is convex
@@ -293,7 +293,7 @@ def _step(sums: list[Array], epsilon: Number) -> tuple[Array, Array]:
     return jnp.where(empty, 0, delta), jnp.where(empty, 0, error)
 
 
-def _shortfall(f: Array, epsilon: Number) -> Array:
+def _shortfall(f: Array, epsilon: float | Array) -> Array:
     """(1 − f^{−ε})/ε."""
     if isinstance(epsilon, float) and epsilon == 1:
         return (f - 1) / f

@@ -93,7 +93,7 @@ def sums(values: tuple[Array, ...], axes: tuple[int, ...]) -> list[Array]:
     pieces = zip(*(_blocks(value, axis, _WHOLE if short else _BLOCK) for value in values), strict=True)
     totals = [_sums_of_blocks(piece, axis) if piece[0].ndim > values[0].ndim else list(piece) for piece in pieces]
     summed = [[part.sum(axes, keepdims=True) for part in parts] for parts in totals]
-    return [sum(parts[1:], start=parts[0]) for parts in zip(*summed, strict=True)]
+    return [reduce(jnp.add, parts) for parts in zip(*summed, strict=True)]
 
 
 def _sums_of_blocks(values: tuple[Array, ...], axis: int) -> list[Array]:
@@ -113,7 +113,7 @@ def solve_by_levels(levels: list[Array], step_on: Callable, lower: Array, upper:
     """`solve` on each level in turn, from the coarsest, roughly but for the last, starting where the one before ended."""
     tau, delta = lower, constant(0, lower)
     for level in levels:
-        error = jnp.finfo(tau.dtype).eps / 4 if level is levels[-1] else _COARSE_ERROR
+        error = float(jnp.finfo(tau.dtype).eps) / 4 if level is levels[-1] else _COARSE_ERROR
         tau, delta = solve(step_on(level), tau + delta, lower, upper, error)
     return tau, delta
 
@@ -141,7 +141,7 @@ def solve(step: Callable, tau: Array, lower: Array, upper: Array, tolerance: flo
     return tau, delta
 
 
-def tangent(w: Array, v: Array, axes: tuple[int, ...], dk: Number = 0) -> Array:
+def tangent(w: Array, v: Array, axes: tuple[int, ...], dk: float | Array = 0) -> Array:
     """w ⊙ (v − (Σwv − dk)/Σw): the derivative of p = φ(z − τ), w = φ'(z − τ), along z' = v, while τ makes Σp' = dk.
 
     From p' = w ⊙ (v − τ'). Entries with w = 0 neither give nor take, whatever v holds there; if all are saturated the
