@@ -1,26 +1,22 @@
 """The engine: the threshold τ of Σ φ((x − τ)/T) = k for every slice at once, and the one Jacobian that all choices share.
 
-No sort: a guarded Newton iteration, reductions only. It starts on block maxima, since the threshold of any subset of the
+No sort: steps of Newton's kind, reductions only. They start on block maxima, since the threshold of any subset of the
 entries is a lower bound of the threshold of all; one to three passes over everything are left. All arithmetic keeps the
 axes, so that batches, several choice axes and shardings need nothing special.
 """
 
-import math
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType
 
+from softmaxx import _reduce
 from softmaxx._types import Array, Number
 
-_COARSEST = 64  # entries at which a slice is small enough to start from scratch
-_BLOCK = 8  # longest block, the fastest by measurement on CPU
-_WHOLE = 129 if jax.__version_info__ >= (0, 12) else 32  # shorter slices are summed fastest without blocks
 _COARSE_ERROR = 1e-2  # of Σφ, on block maxima: a start is all that they are for
-_PATIENCE = 8  # every so many passes bisect, so that the bracket shrinks whatever Newton does
+_PATIENCE = 8  # every so many passes bisect, so that the bracket shrinks whatever the steps do
 
 
 def working_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -56,24 +52,12 @@ def constant(value: float, like: Array) -> Array:
     return jnp.where(jnp.isnan(like), value, jnp.full_like(like, value))
 
 
-def standardised(
-    x: Array, axes: tuple[int, ...], temperature: Array, power: int = 1
-) -> tuple[Array, list[Array], Callable[[Array, Array], Array]]:
-    """The max of each slice, the levels to solve on (block maxima, coarsest first, last x itself), and (x, τ) ↦ z − τ.
-
-    z = (x − max)/(power·T) is at most 0, and 0 at the largest for every T; a slice of nothing but −inf has z = −inf. T = 0
-    is taken as a number so small that only entries equal to the largest stay, and so is T where an entry is +inf.
-    """
-    peak, levels = _peak_and_levels(x, axes)
-    return peak, levels, scaled(peak, peak, temperature, power)
-
-
-def scaled(origin: Array, peak: Array, temperature: Array, power: int = 1) -> Callable[[Array, Array], Array]:
-    """(x, τ) ↦ (x − origin)/(power·T) − τ; the origin is an entry of each slice, from which its threshold is not far."""
+def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, Array], Array]:
+    """(x, τ) ↦ (x − origin)/T − τ; the origin is an entry of each slice, from which its threshold is not far."""
     largest, smallest = float(jnp.finfo(peak.dtype).max), float(jnp.finfo(peak.dtype).tiny)
     temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
-    # A sixteenth on both sides: the difference of 3e38 and -3e38 does not overflow, nor does 1/(power·T) underflow.
-    rate = 1 / jnp.maximum(temperature / 16, smallest) / power
+    # A sixteenth on both sides: the difference of 3e38 and -3e38 does not overflow, nor does 1/T underflow.
+    rate = 1 / jnp.maximum(temperature / 16, smallest)
     shift = jnp.where(origin == -jnp.inf, 0, jnp.minimum(origin, largest)) / 16
 
     def above(x, tau):
@@ -83,42 +67,42 @@ def scaled(origin: Array, peak: Array, temperature: Array, power: int = 1) -> Ca
     return above
 
 
-def sums(values: tuple[Array, ...], axes: tuple[int, ...]) -> list[Array]:
-    """The sums of several arrays in one pass over them: variadic reductions inside blocks, then plain sums over the blocks.
+def climb(levels: list[Array], step_on: Callable, tau: Array, tolerance: float) -> tuple[Array, Array]:
+    """A τ near the solution of Σφ = k, and the step δ that is left to it: τ + δ solves, though float may not resolve it.
 
-    Only a variadic reduction reads several operands at once, only a plain sum stays local on a sharded axis.
+    `step_on(level)(τ, passes)` is one pass over a level: δ, and the relative error of Σφ at τ + δ. From any τ below the
+    solution the steps must lead to it; a level is solved roughly, and the next one starts where it ended.
     """
-    axis = _longest(values[0], axes)
-    short = values[0].shape[axis] < _WHOLE and _shards(values[0], axis) == 1
-    pieces = zip(*(_blocks(value, axis, _WHOLE if short else _BLOCK) for value in values), strict=True)
-    totals = [_sums_of_blocks(piece, axis) if piece[0].ndim > values[0].ndim else list(piece) for piece in pieces]
-    summed = [[part.sum(axes, keepdims=True) for part in parts] for parts in totals]
-    return [reduce(jnp.add, parts) for parts in zip(*summed, strict=True)]
+    resolution = 4 * jnp.finfo(tau.dtype).eps
+
+    def advance(level):
+        def body(state):
+            tau, _, _, passes = state
+            delta, error = step_on(level)(tau, passes)
+            moves = (error > (tolerance if level is levels[-1] else _COARSE_ERROR)) & (abs(delta) > resolution * abs(tau))
+            return jnp.where(moves, tau + delta, tau), delta, jnp.any(moves), passes + 1
+
+        return body
+
+    delta = constant(0, tau)
+    for level in levels:
+        state = (tau + delta, delta, jnp.any(tau == tau), 0)
+        tau, delta, *_ = lax.while_loop(lambda state: state[2], advance(level), state)
+    return tau, delta
 
 
-def _sums_of_blocks(values: tuple[Array, ...], axis: int) -> list[Array]:
-    """Σ over the blocks and the rest of [shards, block, rest]; on several devices XLA adds long sums one by one, inexactly."""
-    shards, block = values[0].shape[axis : axis + 2]
-    zeros = (jnp.zeros((), values[0].dtype),) * len(values)
-    while block > 1:
-        values = lax.reduce(values, zeros, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), (axis + 1,))
-        rest = values[0].shape[axis + 1]
-        block = _divisor(rest, _BLOCK) if shards > 1 else 1
-        cut = (*values[0].shape[: axis + 1], block, rest // block, *values[0].shape[axis + 2 :])
-        values = tuple(value.reshape(cut) for value in values) if block > 1 else values
-    return [value.sum(axis + 1) for value in values]
-
-
-def solve_by_levels(levels: list[Array], step_on: Callable, lower: Array, upper: Array) -> tuple[Array, Array]:
+def solve_by_levels(
+    levels: list[Array], step_on: Callable, lower: Array, upper: Array, tolerance: Array
+) -> tuple[Array, Array]:
     """`solve` on each level in turn, from the coarsest, roughly but for the last, starting where the one before ended."""
     tau, delta = lower, constant(0, lower)
     for level in levels:
-        error = float(jnp.finfo(tau.dtype).eps) / 4 if level is levels[-1] else _COARSE_ERROR
+        error = tolerance if level is levels[-1] else _COARSE_ERROR
         tau, delta = solve(step_on(level), tau + delta, lower, upper, error)
     return tau, delta
 
 
-def solve(step: Callable, tau: Array, lower: Array, upper: Array, tolerance: float) -> tuple[Array, Array]:
+def solve(step: Callable, tau: Array, lower: Array, upper: Array, tolerance: float | Array) -> tuple[Array, Array]:
     """A τ near the solution of Σφ = k, and the step δ that is left to it: τ + δ solves, though float may not resolve it.
 
     `step(τ)` is one pass over the scores: δ, nonnegative below the solution and nonpositive above it, and the relative error
@@ -156,71 +140,9 @@ def tangent(w: Array, v: Array, axes: tuple[int, ...], dk: float | Array = 0) ->
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _total(w: Array, axes: tuple[int, ...]) -> Array:
     """Σw by a variadic reduction, which reads w as it is computed: for a plain sum XLA on CPU writes it out first."""
-    return sums((w, jnp.zeros_like(w)), axes)[0]
+    return _reduce.sums((w, jnp.zeros_like(w)), axes)[0]
 
 
 @_total.defjvp
 def _total_jvp(axes, primals, tangents):
     return _total(*primals, axes), tangents[0].sum(axes, keepdims=True)
-
-
-def _peak_and_levels(x: Array, axes: tuple[int, ...]) -> tuple[Array, list[Array]]:
-    """The max of each slice, and the scores after ever coarser block maxima: a short list, coarsest first."""
-    levels, maxima, peaks = [x], x, []
-    while math.prod(maxima.shape[axis] for axis in axes) > _COARSEST:
-        before = maxima
-        for _ in range(2):
-            axis = _longest(maxima, axes)
-            blocks, *rest = _blocks(maxima, axis, _BLOCK)
-            peaks += [piece.max(axes, keepdims=True) for piece in rest]
-            maxima = _merged(_block_maxima(blocks, axis + 1), axis) if blocks.ndim > x.ndim else maxima
-        if maxima.shape == before.shape:
-            break
-        levels.append(maxima)
-    return reduce(jnp.maximum, peaks, maxima.max(axes, keepdims=True)), levels[::-1]
-
-
-def _block_maxima(blocks: Array, axis: int) -> Array:
-    if blocks.size > math.prod(blocks.shape[axis - 1 : axis + 2]):
-        return blocks.max(axis)
-    # Written out: before jax 0.12 XLA reduces the middle axis of a single row one by one on CPU.
-    return reduce(jnp.maximum, (lax.index_in_dim(blocks, i, axis, keepdims=False) for i in range(blocks.shape[axis])))
-
-
-def _longest(x: Array, axes: tuple[int, ...]) -> int:
-    return max(axes, key=lambda axis: x.shape[axis])
-
-
-def _blocks(x: Array, axis: int, longest: int) -> list[Array]:
-    """x with the axis cut into [shards, block, rest], entries of one block lying apart, and what fits in no block.
-
-    Where a block could cross the boundary of two shards it is x as it is: then every reduction over it must be a plain one.
-    """
-    n, shards = x.shape[axis], _shards(x, axis)
-    block = min(longest, n) if shards == 1 else _divisor(n // shards, longest) if n % shards == 0 else 1
-    if block == 1:
-        return [x]
-    fit = n - n % block if shards == 1 else n
-    cut = lax.slice_in_dim(x, 0, fit, axis=axis) if fit < n else x
-    cut = cut.reshape(*x.shape[:axis], shards, block, fit // (shards * block), *x.shape[axis + 1 :])
-    return [cut] if fit == n else [cut, lax.slice_in_dim(x, fit, n, axis=axis)]
-
-
-def _divisor(n: int, largest: int) -> int:
-    return next(b for b in range(largest, 0, -1) if n % b == 0)
-
-
-def _merged(x: Array, axis: int) -> Array:
-    """x with two neighbouring axes as one."""
-    return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
-
-
-def _shards(x: Array, axis: int) -> int:
-    """Into how many shards the axis is divided, or may be: under `jit` an automatic mesh does not tell."""
-    sharding = jax.typeof(x).sharding
-    if sharding.mesh.empty:
-        return jax.device_count()
-    names = sharding.spec[axis] if axis < len(sharding.spec) else None
-    named = names if isinstance(names, tuple) else (names,)
-    kinds = dict(zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True))
-    return math.prod(size for name, size in sharding.mesh.shape.items() if name in named or kinds[name] == AxisType.Auto)

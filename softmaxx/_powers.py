@@ -1,0 +1,242 @@
+"""The powers [(α−1)t]₊^{1/(α−1)} of the Tsallis family: their threshold on the simplex, and their derivatives."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpy.polynomial import Chebyshev, Polynomial
+
+from softmaxx import _reduce, _threshold
+from softmaxx._types import Array, Number
+
+_PRODUCTS = {1.0: math.inf, 1.5: 2, 2.0: 1}  # α → 1/(α−1), where the power is a product
+
+
+def power_of(alpha: Number) -> float | None:
+    """1/(α − 1) if α is a number for which the power is a product (or, at infinity, the exponential), otherwise None."""
+    if isinstance(alpha, jax.Array) or jnp.ndim(alpha):
+        return None
+    return next((power for known, power in _PRODUCTS.items() if math.isclose(float(alpha), known, rel_tol=1e-12)), None)
+
+
+def support_power(levels: list[Array], peak: Array, temperature: Array, m: int, axes: tuple[int, ...]) -> Array:
+    """The choice for α = 1 + 1/m, m = 1 or 2: p = (s/ω)ᵐ with s = max(c·x − c·peak − τ, 0), ω = c·mT and Σp = 1.
+
+    c is a power of two near 16/(mT), so that nothing is rounded or overflows. T = 0 is taken as half the resolution of the
+    peak, where only entries equal to it stay, and so is T where the peak is +inf.
+    """
+    dtype = jnp.finfo(peak.dtype)
+    largest, tiny, eps = float(dtype.max), float(dtype.tiny), float(dtype.eps)
+    top = jnp.where(peak == -jnp.inf, 0, jnp.minimum(peak, largest))
+    temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
+    sixteenth = jnp.maximum(jnp.maximum(temperature * (m / 16), abs(top) * (eps / 32)), tiny)
+    unit = lax.reduce_precision(sixteenth, dtype.nexp, 0)
+    rate, width = 1 / unit, 16 * sixteenth / unit
+    top = top * rate
+
+    def distance(x, tau):
+        # 0·τ, so that the compiler does not take the product out of the loop: to write it costs more than to compute it.
+        return jnp.where(x > largest, largest, x) * (rate + 0 * tau) - top - tau
+
+    def step_on(level):
+        def step(tau, passes):
+            s = distance(level, tau)
+            s = jnp.where(s < 0, 0, s)
+            on = jnp.where(s > 0, 1, 0).astype(s.dtype)
+            return _support_step(_reduce.sums((on, s, s * s)[: m + 1], axes), width, m, passes)
+
+        return step
+
+    tau, delta = _threshold.climb(levels, step_on, -width, eps / 4)
+    s = distance(levels[-1], tau)
+    return jnp.where(s <= 0, 0, jnp.where(s <= delta, 0, s - delta) / width) ** m
+
+
+def _support_step(sums: list[Array], width: Array, m: int, passes: Array) -> tuple[Array, Array]:
+    """The step δ of τ that makes Σsᵐ equal to ωᵐ on the support as it is, and the error of Σp after it.
+
+    Given are the number of entries above τ, Σs and for m = 2 Σs². An entry that the step makes leave changes the sum by less
+    than δᵐ. For m = 1 the step is Newton's and never passes the solution. For m = 2 it may, and the next one leads back; if
+    that goes on, Newton's step on the convex norm √Σs² takes over.
+    """
+    on, total, *square = sums
+    if m == 1:
+        delta = (total - width) / on
+    else:
+        (f,) = square
+        excess = f - width * width
+        exact = excess / (total + jnp.sqrt(jnp.maximum(total * total - on * excess, 0)))
+        delta = jnp.where(passes < _PATIENCE, exact, (f - width * jnp.sqrt(f)) / total)
+    delta = jnp.where(on == 0, 0, delta)
+    ratio = delta / width
+    return delta, jnp.where(ratio > 0, on * ratio**m, abs(ratio))
+
+
+def any_power(levels: list[Array], above: Callable, alpha: Array, axes: tuple[int, ...]) -> Array:
+    """The choice for any α ≥ 1, one for each slice: p = φ(z − τ) with z = (x − peak)/T and Σp = 1."""
+    x = levels[-1]
+    eps, log_n = float(jnp.finfo(x.dtype).eps), math.log(math.prod(x.shape[axis] for axis in axes))
+    epsilon, offset = exponent(alpha)
+
+    def power(level, tau):
+        p, r = raised(above(level, tau), epsilon, offset, eps * (offset - epsilon * tau))
+        # Written out: inside of a reduction the power is not vectorised for short slices.
+        return (lax.optimization_barrier(p) if _OWN_POWER else p), r
+
+    def series_step(p, r):
+        return _series_step(_reduce.sums((p, p * r, p * r * r, p * r * r * r), axes), epsilon)
+
+    def step_on(level):
+        return lambda tau: series_step(*power(level, tau))
+
+    lower = jnp.where(offset == 1, 0, -1 / epsilon)
+    upper = jnp.where(offset == 1, -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps, 0)  # all entries equal
+    # The last step is taken below, on the output, and is of third order where α ≤ 1.5.
+    tolerance = jnp.where(epsilon <= 0.5, _BEFORE_LAST, eps / 4)
+    tau, delta = _threshold.solve_by_levels(levels, step_on, lower, upper, tolerance)
+    p, r = power(x, tau + delta)
+    delta, _ = series_step(p, r)
+    # (1 − εδ/s)^{1/ε}, to the order of the step: τ + δ would be rounded, and the sum with it.
+    r = delta * r
+    series = 1 - r * (1 - (1 - epsilon) / 2 * r * (1 - (1 - 2 * epsilon) / 3 * r))
+    return jnp.where((epsilon * r >= 1) | (series <= 0), 0, p * series)
+
+
+def exponent(alpha: Array) -> tuple[Array, Array]:
+    """ε = α − 1, and the offset b from which the power is measured: φ(t) = (b + εt)₊^{1/ε}.
+
+    b only shifts the threshold. b = 1 near α = 1, where exp(log1p(εt)/ε) tends to exp(t); b = 0 from α = 1.5 on, where the
+    base is small and 1 + … would round it away. At α = 1, ε is so small that the power is the exponential to rounding.
+    """
+    epsilon = jnp.maximum(alpha - 1, float(jnp.finfo(alpha.dtype).eps) ** 2)
+    return epsilon, jnp.where(epsilon < 0.5, 1, 0).astype(alpha.dtype)
+
+
+def raised(t: Array, epsilon: Array, offset: Array, smallest: float | Array = 0) -> tuple[Array, Array]:
+    """s^{1/ε} for s = offset + εt, 0 for s ≤ 0, and 1/s, for which s is taken no smaller than `smallest`."""
+    y = epsilon * t
+    s = offset + y
+    positive = jnp.where(s <= 0, 1, s)
+    r = 1 / jnp.maximum(positive, smallest)
+    # Compensated for the rounding of the sum, as in log1p; for the offset 0 the correction is exactly 0.
+    log_s = _log2(positive) + (y - (positive - offset)) * r * (1 / math.log(2))
+    return jnp.where(s <= 0, 0, _exp2(log_s / epsilon)), r
+
+
+_OWN_POWER = jax.__version_info__ >= (0, 12)  # before, XLA fuses it into the reduction, barrier or not, and it is slow there
+_PATIENCE = 8  # passes after which only steps are taken that cannot go in a circle
+_BEFORE_LAST = 3e-3  # an error of Σφ small enough for the step of third order
+_ROOT_HALF = int(np.float32(math.sqrt(0.5)).view(np.int32))
+_MANTISSA = 23  # bits of a float32
+
+
+def _chebyshev(function, low: float, high: float, degree: int) -> list[float]:
+    """The coefficients, lowest first, of a polynomial that is nearly the best one between low and high."""
+    return list(Chebyshev.interpolate(function, degree, [low, high]).convert(kind=Polynomial).coef)
+
+
+_LOG2_SLOPE = _chebyshev(lambda u: np.log2(1 + u) / u, math.sqrt(0.5) - 1, math.sqrt(2) - 1, 8)
+_EXP2 = _chebyshev(np.exp2, -0.5, 0.5, 6)
+
+
+def _log2(s: Array) -> Array:
+    """log₂ s of positive numbers; in float32 the exponent and a polynomial in the rest, twice as fast as `jnp.log2` on CPU."""
+    if s.dtype != jnp.float32 or not _OWN_POWER:
+        return jnp.log(s) * (1 / math.log(2))
+    bits = lax.bitcast_convert_type(s, jnp.int32)
+    whole = lax.shift_right_arithmetic(bits - _ROOT_HALF, _MANTISSA)
+    u = lax.bitcast_convert_type(bits - lax.shift_left(whole, _MANTISSA), jnp.float32) - 1
+    return whole.astype(s.dtype) + u * _polynomial(_LOG2_SLOPE, u)
+
+
+def _exp2(y: Array) -> Array:
+    """2ʸ, 0 below the smallest normal number."""
+    if y.dtype != jnp.float32 or not _OWN_POWER:
+        return jnp.exp(y * math.log(2))
+    inside = jnp.clip(y, -126, 126)
+    whole = jnp.floor(inside + 0.5)
+    scale = lax.bitcast_convert_type(lax.shift_left(whole.astype(jnp.int32) + 127, _MANTISSA), jnp.float32)
+    return jnp.where(y < -126, 0, _polynomial(_EXP2, inside - whole) * scale)
+
+
+def _polynomial(coefficients: list[float], y: Array) -> Array:
+    value = jnp.full_like(y, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        value = value * y + coefficient
+    return value
+
+
+def _series_step(sums: list[Array], epsilon: float | Array) -> tuple[Array, Array]:
+    """The step δ of τ that makes f = Σp equal to 1, to third order, and the error of log f that is left.
+
+    With p = s^{1/ε}, s falling by ε with each unit of τ, and S_k = Σ p/s^k, given as f, S₁, S₂, S₃, the norm f^ε is convex
+    in τ and almost straight. Its Taylor series around τ, with q_k = S_k/f, sets
+
+        (1 − f^{−ε})/ε = q₁δ − (1−ε)/2·(q₂ − q₁²)δ² + (1−ε)/6·((1−2ε)q₃ − 3(1−ε)q₁q₂ + (2−ε)q₁³)δ³ − …
+
+    and δ is the series reversed. At ε = 0 the left side is log f and the right side δ; at ε = 1 it is the step of Newton.
+    """
+    f, *higher = sums
+    inverse = 1 / f
+    q1, q2, q3 = (one * inverse for one in higher)
+    eta = -jnp.expm1(-epsilon * jnp.log(f)) / epsilon
+    straight = 1 / q1
+    newton = eta * straight
+    a = (1 - epsilon) / 2 * (q2 * straight - q1) * newton
+    b = (1 - epsilon) / 6 * ((1 - 2 * epsilon) * q3 * straight - 3 * (1 - epsilon) * q2 + (2 - epsilon) * q1**2) * newton**2
+    third = 2 * a**2 - b
+    # Beyond ε = ½ the sums of negative powers of s say little: Newton's step alone.
+    smooth = (epsilon <= 0.5) & (a < 1) & (abs(third) < 1)
+    delta = jnp.where(smooth, newton * (1 + a + third), newton)
+    error = jnp.where(smooth, jnp.maximum(abs(third * eta), eta**4 / 24), abs(eta))
+    return jnp.where(f == 0, 0, delta), jnp.where(f == 0, 0, error)
+
+
+def power_tangent(p, on, alpha, temperature, tangents, power, axes, dk: float | Array = 0) -> Array:
+    """The derivative of p, where it is `on` a power of (x − τ)/T, along (dx, dα, dT or None) and the dk of its sum."""
+    dx, dalpha, dtemperature = tangents
+    inside = jnp.where(on | jnp.isnan(p), p, 1)
+    log_p = jnp.log(inside)
+    w = jnp.where(on | jnp.isnan(p), _slope(inside, log_p, alpha, power), 0)
+    v = jnp.zeros_like(p) if dx is None else dx.astype(p.dtype)
+    if dtemperature is not None:
+        v -= log_p * _first_difference((alpha - 1) * log_p) * dtemperature  # ln_α(p) = (p^{α−1} − 1)/(α−1)
+    rate = jnp.where(temperature > 0, 1 / jnp.where(temperature > 0, temperature, 1), 0)
+    dp = _threshold.tangent(w, v, axes) * rate
+    if dalpha is not None:
+        c = -(log_p**2) * _second_difference((alpha - 1) * log_p)
+        dp += jnp.where(temperature > 0, _threshold.tangent(w, c * dalpha, axes), 0)
+    if not (isinstance(dk, int) and dk == 0):
+        dp += jnp.where(temperature > 0, _threshold.tangent(w, jnp.zeros_like(p), axes, dk), 0)
+    return dp
+
+
+def _slope(p, log_p, alpha, power):
+    """φ'(t) = p^{2−α}, where p > 0."""
+    if power == math.inf:
+        return p
+    if power == 1:
+        return jnp.where(jnp.isnan(p), p, 1)
+    if power == 2:
+        return jnp.sqrt(p)
+    return jnp.exp((2 - alpha) * log_p)
+
+
+def _first_difference(y):
+    """(eʸ − 1)/y, 1 at 0."""
+    return _by_series(y, lambda y: jnp.expm1(y) / y, [1 / math.factorial(k + 1) for k in range(18)])
+
+
+def _second_difference(y):
+    """(1 + (y − 1)eʸ)/y², ½ at 0."""
+    return _by_series(y, lambda y: (1 + (y - 1) * jnp.exp(y)) / y**2, [(k + 1) / math.factorial(k + 2) for k in range(18)])
+
+
+def _by_series(y, closed, coefficients):
+    """The closed form, and for |y| < 1, where it and its derivatives cancel, the Taylor series."""
+    near = abs(y) < 1
+    small, large = jnp.where(near, y, 0), jnp.where(near, -1, y)
+    return jnp.where(near, _polynomial(coefficients, small), closed(large))
