@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from softmaxx import _check, _simplex, _threshold
+from softmaxx import _check, _powers, _reduce, _simplex, _threshold
 from softmaxx._types import Array, ArrayLike, Axis, Number
 
 
@@ -123,27 +123,18 @@ def _jitted_top_k(scores, where, k, alpha, upper, temperature, power, axes):
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
 def _top_k(scores, k, alpha, upper, temperature, power, axes):
     x = _threshold.pinned(scores.astype(_threshold.working_dtype(scores.dtype)))
-    eps, n = jnp.finfo(x.dtype).eps, math.prod(x.shape[axis] for axis in axes)
+    n = math.prod(x.shape[axis] for axis in axes)
     temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
-    epsilon = jnp.maximum(jnp.where(alpha >= 1, alpha, jnp.nan) - 1, eps**2)
+    epsilon, offset = _powers.exponent(jnp.where(alpha >= 1, alpha, jnp.nan))
     k, upper = jnp.where(k >= 0, k, jnp.nan), jnp.where(upper >= 0, upper, jnp.nan)
     cap = jnp.minimum(upper, k)  # no entry exceeds k, and a cap of inf needs no care
-    offset = jnp.where(epsilon < 0.5, 1, 0).astype(x.dtype)
 
     def inverse(p):  # the t at which φ(t) = p
         return (jnp.expm1(epsilon * jnp.log(p)) + (1 - offset)) / epsilon
 
     def value_and_slope(t):
-        s = offset + epsilon * t
-        positive = jnp.where(s <= 0, 1, s)
-        if power == 1:
-            raw, slope = positive, jnp.ones_like(s)
-        else:
-            log_s = jnp.log(positive) + (epsilon * t - (positive - offset)) / positive
-            raw = jnp.exp(log_s / epsilon)
-            slope = raw / positive
-        inside = (s > 0) & (raw < cap)
-        return jnp.where(s <= 0, 0, jnp.where(raw >= cap, cap, raw)), jnp.where(inside, slope, 0)
+        p, r = _powers.raised(t, epsilon, offset, power)
+        return jnp.where(p >= cap, cap, p), jnp.where((p > 0) & (p < cap), p * r, 0)
 
     highest = cap.max(axes, keepdims=True)
     t, _ = _solved(x, k, temperature, value_and_slope, lambda lowest, _: (lowest - inverse(highest), -inverse(k / n)), axes)
@@ -171,7 +162,7 @@ def _top_k_linear(power, axes, p, alpha, upper, temperature, tangents, dk, duppe
     raised = jnp.zeros_like(p) if dupper is None else jnp.where(capped, dupper, 0)
     if dupper is not None:
         dk = (0 if dk is None else dk) - raised.sum(axes, keepdims=True)
-    dp = _simplex.power_tangent(p, on, alpha, temperature, tangents, power, axes, 0 if dk is None else dk)
+    dp = _powers.power_tangent(p, on, alpha, temperature, tangents, power, axes, 0 if dk is None else dk)
     return (dp + raised).astype(dtype)
 
 
@@ -195,7 +186,7 @@ def _solved(x, k, temperature, value_and_slope, bracket, axes):
         p, w = value_and_slope(above(x, tau))
         saturated = w == 0  # apart: what the others add would be lost in a large sum
         lanes = (jnp.where(saturated, 0, p), jnp.where(saturated, p, 0), w)
-        f, full, h = _threshold.sums(tuple(jnp.where(entries, lane, 0) for lane in lanes), axes)
+        f, full, h = _reduce.sums(tuple(jnp.where(entries, lane, 0) for lane in lanes), axes)
         return f + (full - k), h
 
     def step_on(above):

@@ -12,7 +12,7 @@ from numpy.polynomial import Chebyshev, Polynomial
 from softmaxx import _reduce, _threshold
 from softmaxx._types import Array, Number
 
-_PRODUCTS = {1.0: math.inf, 1.5: 2, 2.0: 1}  # α → 1/(α−1), where the power is a product
+_PRODUCTS = {1.0: math.inf, 1 + 1 / 4: 4, 1 + 1 / 3: 3, 1.5: 2, 2.0: 1}  # α → 1/(α−1), where the power is a product
 
 
 def power_of(alpha: Number) -> float | None:
@@ -75,29 +75,27 @@ def _support_step(sums: list[Array], width: Array, m: int, passes: Array) -> tup
     return delta, jnp.where(ratio > 0, on * ratio**m, abs(ratio))
 
 
-def any_power(levels: list[Array], above: Callable, alpha: Array, axes: tuple[int, ...]) -> Array:
+def any_power(levels: list[Array], above: Callable, alpha: Array, power: float | None, axes: tuple[int, ...]) -> Array:
     """The choice for any α ≥ 1, one for each slice: p = φ(z − τ) with z = (x − peak)/T and Σp = 1."""
     x = levels[-1]
     eps, log_n = float(jnp.finfo(x.dtype).eps), math.log(math.prod(x.shape[axis] for axis in axes))
     epsilon, offset = exponent(alpha)
 
-    def power(level, tau):
-        p, r = raised(above(level, tau), epsilon, offset, eps * (offset - epsilon * tau))
-        # Written out: inside of a reduction the power is not vectorised for short slices.
-        return (lax.optimization_barrier(p) if _OWN_POWER else p), r
+    def choice(level, tau):
+        return raised(above(level, tau), epsilon, offset, power, eps * (offset - epsilon * tau))
 
     def series_step(p, r):
         return _series_step(_reduce.sums((p, p * r, p * r * r, p * r * r * r), axes), epsilon)
 
     def step_on(level):
-        return lambda tau: series_step(*power(level, tau))
+        return lambda tau: series_step(*choice(level, tau))
 
     lower = jnp.where(offset == 1, 0, -1 / epsilon)
     upper = jnp.where(offset == 1, -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps, 0)  # all entries equal
     # The last step is taken below, on the output, and is of third order where α ≤ 1.5.
     tolerance = jnp.where(epsilon <= 0.5, _BEFORE_LAST, eps / 4)
     tau, delta = _threshold.solve_by_levels(levels, step_on, lower, upper, tolerance)
-    p, r = power(x, tau + delta)
+    p, r = choice(x, tau + delta)
     delta, _ = series_step(p, r)
     # (1 − εδ/s)^{1/ε}, to the order of the step: τ + δ would be rounded, and the sum with it.
     r = delta * r
@@ -115,15 +113,22 @@ def exponent(alpha: Array) -> tuple[Array, Array]:
     return epsilon, jnp.where(epsilon < 0.5, 1, 0).astype(alpha.dtype)
 
 
-def raised(t: Array, epsilon: Array, offset: Array, smallest: float | Array = 0) -> tuple[Array, Array]:
-    """s^{1/ε} for s = offset + εt, 0 for s ≤ 0, and 1/s, for which s is taken no smaller than `smallest`."""
+def raised(t: Array, epsilon: Array, offset: Array, power: float | None, smallest: float | Array = 0) -> tuple[Array, Array]:
+    """s^{1/ε} for s = offset + εt, 0 for s ≤ 0, and 1/s, for which s is taken no smaller than `smallest`.
+
+    1/ε is `power` if that is a whole number.
+    """
     y = epsilon * t
     s = offset + y
     positive = jnp.where(s <= 0, 1, s)
     r = 1 / jnp.maximum(positive, smallest)
-    # Compensated for the rounding of the sum, as in log1p; for the offset 0 the correction is exactly 0.
-    log_s = _log2(positive) + (y - (positive - offset)) * r * (1 / math.log(2))
-    return jnp.where(s <= 0, 0, _exp2(log_s / epsilon)), r
+    if power is not None and power < math.inf:
+        return jnp.where(s <= 0, 0, positive ** int(power)), r
+    # Compensated for the rounding of the sum, as in log1p, where s is near 1; for the offset 0 the correction is exactly 0.
+    log_s = _log2(positive) + (y - (positive - offset)) * (1 / math.log(2))
+    p = jnp.where(s <= 0, 0, _exp2(log_s / epsilon))
+    # Written out: as part of a reduction it would not be vectorised.
+    return (lax.optimization_barrier(p) if _OWN_POWER else p), r
 
 
 _OWN_POWER = jax.__version_info__ >= (0, 12)  # before, XLA fuses it into the reduction, barrier or not, and it is slow there
@@ -135,7 +140,7 @@ _MANTISSA = 23  # bits of a float32
 
 def _chebyshev(function, low: float, high: float, degree: int) -> list[float]:
     """The coefficients, lowest first, of a polynomial that is nearly the best one between low and high."""
-    return list(Chebyshev.interpolate(function, degree, [low, high]).convert(kind=Polynomial).coef)
+    return Chebyshev.interpolate(function, degree, [low, high]).convert(kind=Polynomial).coef.tolist()
 
 
 _LOG2_SLOPE = _chebyshev(lambda u: np.log2(1 + u) / u, math.sqrt(0.5) - 1, math.sqrt(2) - 1, 8)
@@ -147,8 +152,8 @@ def _log2(s: Array) -> Array:
     if s.dtype != jnp.float32 or not _OWN_POWER:
         return jnp.log(s) * (1 / math.log(2))
     bits = lax.bitcast_convert_type(s, jnp.int32)
-    whole = lax.shift_right_arithmetic(bits - _ROOT_HALF, _MANTISSA)
-    u = lax.bitcast_convert_type(bits - lax.shift_left(whole, _MANTISSA), jnp.float32) - 1
+    whole = (bits - _ROOT_HALF) >> _MANTISSA
+    u = lax.bitcast_convert_type(bits - (whole << _MANTISSA), jnp.float32) - 1
     return whole.astype(s.dtype) + u * _polynomial(_LOG2_SLOPE, u)
 
 
@@ -158,7 +163,7 @@ def _exp2(y: Array) -> Array:
         return jnp.exp(y * math.log(2))
     inside = jnp.clip(y, -126, 126)
     whole = jnp.floor(inside + 0.5)
-    scale = lax.bitcast_convert_type(lax.shift_left(whole.astype(jnp.int32) + 127, _MANTISSA), jnp.float32)
+    scale = lax.bitcast_convert_type((whole.astype(jnp.int32) + 127) << _MANTISSA, jnp.float32)
     return jnp.where(y < -126, 0, _polynomial(_EXP2, inside - whole) * scale)
 
 

@@ -12,7 +12,8 @@ from softmaxx._types import Array
 
 _COARSEST = 64  # entries at which a slice is small enough to start from scratch
 _BLOCK = 8  # longest block, the fastest by measurement on CPU
-_WHOLE = 129 if jax.__version_info__ >= (0, 12) else 32  # shorter slices are summed fastest without blocks
+_WHOLE_OF_MANY = 32  # shorter slices are summed fastest without blocks
+_WHOLE = 129 if jax.__version_info__ >= (0, 12) else 32  # the same for up to three arrays
 
 
 def sums(values: tuple[Array, ...], axes: tuple[int, ...]) -> list[Array]:
@@ -21,8 +22,9 @@ def sums(values: tuple[Array, ...], axes: tuple[int, ...]) -> list[Array]:
     Only a variadic reduction reads several operands at once, only a plain sum stays local on a sharded axis.
     """
     axis = _longest(values[0], axes)
-    short = values[0].shape[axis] < _WHOLE and _shards(values[0], axis) == 1
-    pieces = zip(*(_blocks(value, axis, _WHOLE if short else _BLOCK) for value in values), strict=True)
+    whole = _WHOLE_OF_MANY if len(values) > 3 else _WHOLE
+    short = values[0].shape[axis] < whole and _shards(values[0], axis) == 1
+    pieces = zip(*(_blocks(value, axis, whole if short else _BLOCK) for value in values), strict=True)
     totals = [_sums_of_blocks(piece, axis) if piece[0].ndim > values[0].ndim else list(piece) for piece in pieces]
     summed = [[part.sum(axes, keepdims=True) for part in parts] for parts in totals]
     return [reduce(jnp.add, parts) for parts in zip(*summed, strict=True)]

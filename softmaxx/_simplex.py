@@ -159,7 +159,7 @@ def _entmax(scores: Array, alpha: Array, temperature: Array, power: float | None
         e = jnp.exp(above(x, jnp.zeros_like(peak)))
         total = e.sum(axes, keepdims=True)
         return (e / jnp.where(total == 0, 1, total)).astype(scores.dtype)
-    return _powers.any_power(levels, above, alpha + _threshold.constant(0, peak), axes).astype(scores.dtype)
+    return _powers.any_power(levels, above, alpha + _threshold.constant(0, peak), power, axes).astype(scores.dtype)
 
 
 @partial(_entmax.defjvp, symbolic_zeros=True)
@@ -177,4 +177,5 @@ def _entmax_jvp(power, axes, primals, tangents):
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # the only residual of the size of the scores is p
 def _linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature):
     working = p.astype(_threshold.working_dtype(p.dtype))
-    return _powers.power_tangent(working, working > 0, alpha, temperature, (dx, dalpha, dtemperature), power, axes).astype(p.dtype)
+    dp = _powers.power_tangent(working, working > 0, alpha, temperature, (dx, dalpha, dtemperature), power, axes)
+    return dp.astype(p.dtype)

@@ -10,9 +10,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import softmaxx as sx
-from softmaxx import _threshold
+from softmaxx import _reduce, _threshold
+
+
+def doubling(n):
+    """n scores in groups of 2, 2, 4, 8, … equal ones, of which a step of Newton for sparsemax passes only one."""
+    values, threshold, count, gap = [0.0, 0.0], -0.5, 2, 1e-6
+    while len(values) < n:
+        threshold -= gap
+        values += count * [threshold - gap]
+        count, gap = 2 * count, 3 * gap
+    return np.array(values)
+
 
 HARD = {
+    "doubling": doubling(1024),
     "all equal": np.zeros(1024),
     "one huge": np.r_[1e6, np.zeros(1023)],
     "geometric": 0.5 ** np.arange(1024),
@@ -71,10 +83,21 @@ def passes_of(scores, alpha, monkeypatch):
 @pytest.mark.parametrize("alpha", [1.3, 1.5, 2.0, 3.0])
 def test_hard_slices_take_few_passes(alpha, monkeypatch):
     usual = passes_of(scores_of((8, 1024), dtype=np.float32), alpha, monkeypatch)
-    assert len(usual) == 2
+    assert len(usual) == 3
     assert usual[-1] <= (12 if alpha > 2 else 6)  # beyond α = 2 the sum is not convex
     hard = passes_of(jnp.asarray(np.stack(list(HARD.values())), np.float32), alpha, monkeypatch)
     assert sum(hard) <= 3 * sum(usual)
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2.0])
+@pytest.mark.parametrize("n", [64, 1024])
+def test_passes_are_bounded(alpha, n, monkeypatch):
+    monkeypatch.setattr(_reduce, "_COARSEST", n)  # from scratch: no coarse levels
+    for scores in [doubling(n), *list(HARD.values())[1:]]:
+        (passes,) = passes_of(jnp.asarray(scores[None, :n], np.float32), alpha, monkeypatch)
+        assert passes <= 22 + np.log2(n)
+    (passes,) = passes_of(jnp.asarray(doubling(n)[None], np.float32), 2.0, monkeypatch)
+    assert passes >= np.log2(n) - 1  # it is as slow as it is meant to be
 
 
 @pytest.mark.parametrize("function", [sx.softmax, sx.sparsemax, sx.entmax])
@@ -108,7 +131,7 @@ def test_sums_are_plain_sums_for_any_axes(n, monkeypatch):
     for devices in [1, 8]:
         monkeypatch.setattr(jax, "device_count", lambda count=devices: count)
         for axes in [(0,), (1,), (0, 1), (1, 0)]:
-            both = _threshold.sums((a, b), axes)
+            both = _reduce.sums((a, b), axes)
             np.testing.assert_allclose(both[0], a.sum(axes, keepdims=True), atol=1e-11)
             np.testing.assert_allclose(both[1], b.sum(axes, keepdims=True), atol=1e-11)
 
@@ -118,9 +141,8 @@ def test_sums_are_plain_sums_for_any_axes(n, monkeypatch):
 def test_levels_are_subsets_and_the_peak_is_the_max(n, devices, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     x = scores_of((3, n), dtype=np.float32).at[0, -1].set(9.0)
-    peak, levels, above = _threshold.standardised(x, (1,), jnp.ones((1, 1), np.float32))
+    peak, levels = _reduce.peak_and_levels(x, (1,))
     np.testing.assert_array_equal(peak, x.max(1, keepdims=True))
-    np.testing.assert_array_equal(above(x, 0 * peak).max(1), 0)
     for level in levels:
         assert all(np.isin(np.asarray(row), np.asarray(full)).all() for row, full in zip(level, x, strict=True))
     assert [level.shape[1] for level in levels] == sorted(level.shape[1] for level in levels)
