@@ -25,7 +25,7 @@ def power_of(alpha: Number) -> float | None:
 def support_power(levels: list[Array], peak: Array, temperature: Array, m: int, axes: tuple[int, ...]) -> Array:
     """The choice for α = 1 + 1/m, m = 1 or 2: p = (s/ω)ᵐ with s = max(c·x − c·peak − τ, 0), ω = c·mT and Σp = 1.
 
-    c is a power of two near 16/(mT), so that nothing is rounded or overflows. T = 0 is taken as half the resolution of the
+    c is a power of two near 16/(mT): nothing is rounded and nothing overflows. T = 0 is taken as half the resolution of the
     peak, where only entries equal to it stay, and so is T where the peak is +inf.
     """
     dtype = jnp.finfo(peak.dtype)
@@ -34,44 +34,51 @@ def support_power(levels: list[Array], peak: Array, temperature: Array, m: int, 
     temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
     sixteenth = jnp.maximum(jnp.maximum(temperature * (m / 16), abs(top) * (eps / 32)), tiny)
     unit = lax.reduce_precision(sixteenth, dtype.nexp, 0)
-    rate, width = 1 / unit, 16 * sixteenth / unit
-    top = top * rate
+    c, omega = 1 / unit, sixteenth / unit * 16
+    top = top * c
 
-    def distance(x, tau):
-        # 0·τ, so that the compiler does not take the product out of the loop: to write it costs more than to compute it.
-        return jnp.where(x > largest, largest, x) * (rate + 0 * tau) - top - tau
+    def above(level, tau):
+        # 0·τ, so that the compiler does not take c·x out of the loop over τ: to write it costs more than to compute it again.
+        return jnp.where(level > largest, largest, level) * (c + 0 * tau) - top - tau
 
     def step_on(level):
         def step(tau, passes):
-            s = distance(level, tau)
+            s = above(level, tau)
             s = jnp.where(s < 0, 0, s)
             on = jnp.where(s > 0, 1, 0).astype(s.dtype)
-            return _support_step(_reduce.sums((on, s, s * s)[: m + 1], axes), width, m, passes)
+            return _support_step(_reduce.sums((on, s, s * s)[: m + 1], axes), omega, m, passes)
 
         return step
 
-    tau, delta = _threshold.climb(levels, step_on, -width, eps / 4)
-    s = distance(levels[-1], tau)
-    return jnp.where(s <= 0, 0, jnp.where(s <= delta, 0, s - delta) / width) ** m
+    tau, delta = _threshold.climb(levels, step_on, -omega, eps / 4)
+    s = above(levels[-1], tau)
+    on = s > jnp.maximum(delta, 0)
+    # 0·s makes this a division for each entry, not a product with the rounded 1/ω: a choice of one entry is exactly 1. And
+    # 0·δ makes all of a slice nan whose sum is nan.
+    inside = jnp.where(on, s - delta, 0 * delta)
+    return (inside / (omega + 0 * inside)) ** m
 
 
-def _support_step(sums: list[Array], width: Array, m: int, passes: Array) -> tuple[Array, Array]:
+def _support_step(sums: list[Array], omega: Array, m: int, passes: Array) -> tuple[Array, Array]:
     """The step δ of τ that makes Σsᵐ equal to ωᵐ on the support as it is, and the error of Σp after it.
 
     Given are the number of entries above τ, Σs and for m = 2 Σs². An entry that the step makes leave changes the sum by less
     than δᵐ. For m = 1 the step is Newton's and never passes the solution. For m = 2 it may, and the next one leads back; if
     that goes on, Newton's step on the convex norm √Σs² takes over.
+
+    That ends: each step of Newton on a convex function F divides F·F' by 4 at least, from n at most for the norm and n² for
+    the sum, and F' ≥ 1, F > ε/4 as long as it goes on. So there are at most 22 + log₂ n passes in float32.
     """
     on, total, *square = sums
     if m == 1:
-        delta = (total - width) / on
+        delta = (total - omega) / on
     else:
         (f,) = square
-        excess = f - width * width
+        excess = f - omega * omega
         exact = excess / (total + jnp.sqrt(jnp.maximum(total * total - on * excess, 0)))
-        delta = jnp.where(passes < _PATIENCE, exact, (f - width * jnp.sqrt(f)) / total)
-    delta = jnp.where(on == 0, 0, delta)
-    ratio = delta / width
+        delta = jnp.where(passes < _PATIENCE, exact, (f - omega * jnp.sqrt(f)) / total)
+    delta = jnp.where(on == 0, total, delta)  # nothing but −inf: 0, unless there is nan
+    ratio = delta / omega
     return delta, jnp.where(ratio > 0, on * ratio**m, abs(ratio))
 
 
