@@ -35,11 +35,12 @@ def support_power(levels: list[Array], peak: Array, temperature: Array, m: int, 
     sixteenth = jnp.maximum(jnp.maximum(temperature * (m / 16), abs(top) * (eps / 32)), tiny)
     unit = lax.reduce_precision(sixteenth, dtype.nexp, 0)
     c, omega = 1 / unit, sixteenth / unit * 16
-    top = top * c
+    top, highest = top * c, largest * c
 
     def above(level, tau):
         # 0·τ, so that the compiler does not take c·x out of the loop over τ: to write it costs more than to compute it again.
-        return jnp.where(level > largest, largest, level) * (c + 0 * tau) - top - tau
+        x = level * (c + 0 * tau)
+        return jnp.where(x > highest, highest, x) - top - tau
 
     def step_on(level):
         def step(tau, passes):
