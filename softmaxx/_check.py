@@ -73,6 +73,16 @@ def mask(function: str, where: Any, shape: tuple[int, ...]) -> None:
     _broadcasts(function, "where", where, shape, f"one that broadcasts to the scores' {shape}, where[:, None] for whole rows")
 
 
+def choice(function: str, scores: Any, axis: Axis, where: Any, temperature: Number) -> tuple[Array, tuple[int, ...]]:
+    """What every choice takes: the scores as an array, and the axes to choose along."""
+    scores = real_array(function, "scores", scores)
+    axes = axes_of(function, axis, scores.shape)
+    mask(function, where, scores.shape)
+    per_slice(function, "temperature", temperature, scores.shape, axes)
+    at_least(function, "temperature", temperature, 0)
+    return scores, axes
+
+
 def per_slice(function: str, argument: str, value: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
     """The value is a number, or an array that broadcasts to the scores and holds one entry for each choice."""
     real(function, argument, value)
@@ -98,7 +108,7 @@ def _broadcasts(function: str, argument: str, value: Any, shape: tuple[int, ...]
 
 def at_least(function: str, argument: str, value: Number, least: float) -> None:
     """No entry is below `least`, as far as the value is known: a traced one is not read."""
-    if isinstance(value, Tracer) or (isinstance(value, jax.Array) and not value.is_fully_addressable):
+    if not _known(value):
         return
     smallest = np.min(np.asarray(value, dtype=np.float64)) if np.size(value) else math.inf
     if smallest < least:
@@ -111,7 +121,7 @@ def budget(function: str, k: Any, upper: Any, shape: tuple[int, ...], axes: tupl
     at_least(function, "k", k, 0)
     per_entry(function, "upper", upper, shape)
     at_least(function, "upper", upper, 0)
-    if any(isinstance(one, Tracer) or (isinstance(one, jax.Array) and not one.is_fully_addressable) for one in (k, upper)):
+    if not (_known(k) and _known(upper)):
         return
     caps = np.broadcast_to(np.asarray(upper, np.float64), shape).sum(axes, keepdims=True)
     exceeds = np.asarray(k, np.float64) - caps > 1e-6 * caps
@@ -120,6 +130,16 @@ def budget(function: str, k: Any, upper: Any, shape: tuple[int, ...], axes: tupl
         raise ValueError(
             f"{function}: k={largest:g} exceeds the sum of upper along the axis, {least:g}; pass 0 <= k <= {least:g}."
         )
+
+
+def whole(function: str, argument: str, value: Any) -> None:
+    """The value is a whole number, as far as it is known."""
+    if _known(value) and np.any(np.asarray(value, np.float64) % 1):
+        raise ValueError(f"{function}: {argument}={value} is not a whole number; pass {argument} as an int.")
+
+
+def _known(value: Any) -> bool:
+    return not (isinstance(value, Tracer) or (isinstance(value, jax.Array) and not value.is_fully_addressable))
 
 
 def sample_count(function: str, num_samples: Any) -> None:

@@ -75,8 +75,8 @@ def top_k_mask(scores: ArrayLike, *, k: Number, axis: Axis = -1, where: ArrayLik
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; a `where` or k that does not broadcast; a k below 0 or, if
-        it is known, above n.
+      ValueError: an axis that is out of range, repeated or empty; a `where` or k that does not broadcast; a k that is
+        negative, no whole number or above n, as far as it is known.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -90,6 +90,7 @@ def top_k_mask(scores: ArrayLike, *, k: Number, axis: Axis = -1, where: ArrayLik
     axes = _check.axes_of("top_k_mask", axis, scores.shape)
     _check.mask("top_k_mask", where, scores.shape)
     _check.budget("top_k_mask", k, 1.0, scores.shape, axes)
+    _check.whole("top_k_mask", "k", k)
     return _top_k_mask(scores, where, k, axes)
 
 

@@ -1,6 +1,7 @@
 """Sums and block maxima along any axes, in one pass over the entries and local on every shard."""
 
 import math
+from collections.abc import Sequence
 from functools import reduce
 
 import jax
@@ -16,7 +17,7 @@ _WHOLE_OF_MANY = 32  # shorter slices are summed fastest without blocks
 _WHOLE = 129 if jax.__version_info__ >= (0, 12) else 32  # the same for up to three arrays
 
 
-def sums(values: tuple[Array, ...], axes: tuple[int, ...]) -> list[Array]:
+def sums(values: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
     """The sums of several arrays in one pass over them: variadic reductions inside blocks, then plain sums over the blocks.
 
     Only a variadic reduction reads several operands at once, only a plain sum stays local on a sharded axis.

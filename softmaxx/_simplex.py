@@ -126,11 +126,7 @@ def _choice(function: str, scores, alpha, axis, where, temperature) -> Array:
 
 def checked(function: str, scores, alpha, axis, where, temperature) -> tuple[Array, tuple[int, ...], float | None]:
     """Checks, in the name of `function`, what every choice on the simplex takes: the scores, axes and power to work with."""
-    scores = _check.real_array(function, "scores", scores)
-    axes = _check.axes_of(function, axis, scores.shape)
-    _check.mask(function, where, scores.shape)
-    _check.per_slice(function, "temperature", temperature, scores.shape, axes)
-    _check.at_least(function, "temperature", temperature, 0)
+    scores, axes = _check.choice(function, scores, axis, where, temperature)
     _check.per_slice(function, "alpha", alpha, scores.shape, axes)
     _check.at_least(function, "alpha", alpha, 1)
     return scores, axes, _powers.power_of(alpha)

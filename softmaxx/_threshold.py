@@ -125,16 +125,84 @@ def solve(step: Callable, tau: Array, lower: Array, upper: Array, tolerance: flo
     return tau, delta
 
 
+def points(
+    x: Array, k: Array, temperature: Array, value_and_slope: Callable, bracket: Callable, axes: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """t = (x − τ)/T with Σφ(t) = k, and whether x is an entry; `value_and_slope(t)` gives φ and φ', `bracket` bounds τ.
+
+    The threshold can lie far below the largest score, where float measures it badly. It is sought roughly first, and then
+    again from the entry nearest to it.
+    """
+    entries, largest = x != -jnp.inf, float(jnp.finfo(x.dtype).max)
+    peak = x.max(axes, keepdims=True)
+    temperature = jnp.where(peak == jnp.inf, 0, temperature)  # nothing else matters then
+    peak = jnp.minimum(peak, largest)
+    lowest = jnp.where(entries, x, peak).min(axes, keepdims=True)
+    # T = 0 is taken as the smallest T for which the range of the scores, in units of T, is still a number.
+    temperature = jnp.maximum(temperature, jnp.where(peak == -jnp.inf, 1, (peak / 8 - lowest / 8) / (largest / 64)))
+    above, zero = scaled(peak, peak, temperature), constant(0, peak)
+    k = k + zero
+
+    def excess(above, tau):
+        p, w = value_and_slope(above(x, tau))
+        saturated = w == 0  # apart: what the others add would be lost in a large sum
+        lanes = (jnp.where(saturated, 0, p), jnp.where(saturated, p, 0), w)
+        f, full, h = _reduce.sums(tuple(jnp.where(entries, lane, 0) for lane in lanes), axes)
+        return f + (full - k), h
+
+    def step_on(above):
+        def step(tau):
+            gap, h = excess(above, tau)
+            newton = gap / jnp.where(h > 0, h, 1)
+            steep = (h > 0) & (abs(gap) < jnp.inf)
+            delta = jnp.where(steep | (gap == 0) | jnp.isnan(gap), newton, jnp.sign(gap) * jnp.inf)  # a plateau: bisect
+            return delta, abs(gap) / jnp.where(k > 0, jnp.minimum(k, 1), 1)
+
+        return step
+
+    lower, upper = bracket(jnp.where(peak == -jnp.inf, 0, above(lowest, zero)), partial(excess, above))
+    upper = jnp.maximum(upper, lower + 1)
+    eps = float(jnp.finfo(x.dtype).eps)
+
+    def from_nearest(turn, state):
+        origin, shift, tau, _ = state
+        origin, moved = _nearest(x, entries, origin, peak, temperature, tau, axes)
+        shift, tau = shift + moved, tau - moved
+        slack = 8 * eps * (1 + abs(lower) + abs(upper) + abs(shift))
+        ends = lower - shift - slack, upper - shift + slack
+        step = step_on(scaled(origin, peak, temperature))
+        return origin, shift, *solve(step, jnp.clip(tau, *ends), *ends, jnp.where(turn == 0, 1e-2, eps))
+
+    origin, _, tau, delta = lax.fori_loop(0, 2, from_nearest, (peak, zero, upper, zero))
+    t = scaled(origin, peak, temperature)(x, tau)
+    return t - jnp.where(jnp.isinf(delta), 0, delta), entries
+
+
+def _nearest(x, entries, origin, peak, temperature, tau, axes) -> tuple[Array, Array]:
+    """The score that is nearest to the threshold τ, which is measured from the origin, and how far from the origin it is."""
+    largest, above = float(jnp.finfo(x.dtype).max), scaled(origin, peak, temperature)
+    t = above(x, tau)
+    under = jnp.where(entries & (t <= 0), x, -jnp.inf).max(axes, keepdims=True)
+    over = jnp.where(t > 0, jnp.minimum(x, largest), jnp.inf).min(axes, keepdims=True)
+    nearest = jnp.where((over == jnp.inf) | (-above(under, tau) < above(over, tau)), under, over)
+    nearest = jnp.where(abs(nearest) <= largest, nearest, peak)
+    return nearest, jnp.where(nearest == -jnp.inf, 0, above(nearest, jnp.zeros_like(tau)))
+
+
 def tangent(w: Array, v: Array, axes: tuple[int, ...], dk: float | Array = 0) -> Array:
     """w ⊙ (v − (Σwv − dk)/Σw): the derivative of p = φ(z − τ), w = φ'(z − τ), along z' = v, while τ makes Σp' = dk.
 
-    From p' = w ⊙ (v − τ'). Entries with w = 0 neither give nor take, whatever v holds there; if all are saturated the
+    Entries with w = 0 neither give nor take, whatever v holds there; if all are saturated the
     derivative is 0.
     """
     off = w == 0
+    return jnp.where(off, 0, w * (v - movement(w, jnp.where(off, 0, v), axes, dk)))
+
+
+def movement(w: Array, v: Array, axes: tuple[int, ...], dk: float | Array = 0) -> Array:
+    """τ' = (Σwv − dk)/Σw, how the threshold moves; 0 if all entries are saturated. v is finite where w = 0."""
     total = _total(w, axes)
-    mean = ((w * jnp.where(off, 0, v)).sum(axes, keepdims=True) - dk) / jnp.where(total == 0, 1, total)
-    return jnp.where(off, 0, w * (v - mean))
+    return ((w * v).sum(axes, keepdims=True) - dk) / jnp.where(total == 0, 1, total)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))

@@ -1,5 +1,7 @@
 """The hard answers: ties, masks, several axes, and a derivative of zero."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,10 +43,11 @@ def test_masks_infinities_and_nan():
     np.testing.assert_array_equal(sx.one_hot_argmax(scores, where=where), [[0, 1, 0], [0, 1, 0], [0, 0, 0]])
 
 
-def test_derivatives_are_zero_in_both_modes():
+@pytest.mark.parametrize("oracle", [sx.one_hot_argmax, partial(sx.top_k_mask, k=2)], ids=["one_hot_argmax", "top_k_mask"])
+def test_derivatives_are_zero_in_both_modes(oracle):
     scores = scores_of((3, 5))
-    assert not jax.jacrev(sx.one_hot_argmax)(scores).any()
-    assert not jax.jacfwd(sx.one_hot_argmax)(scores).any()
+    assert not jax.jacrev(oracle)(scores).any()
+    assert not jax.jacfwd(oracle)(scores).any()
 
 
 def test_exactly_one_entry_where_the_scores_are_computed_on_the_way():
@@ -58,14 +61,15 @@ def test_exactly_one_entry_where_the_scores_are_computed_on_the_way():
     np.testing.assert_array_equal(hits(jax.random.key(0)), 1)
 
 
+@pytest.mark.parametrize("oracle", [sx.one_hot_argmax, partial(sx.top_k_mask, k=7)], ids=["one_hot_argmax", "top_k_mask"])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
-def test_sharding_is_kept(kind):
+def test_sharding_is_kept(kind, oracle):
     mesh = jax.make_mesh((2, 4), ("b", "v"), axis_types=(kind, kind))
     scores = scores_of((8, 512), dtype=np.float32)
     with jax.set_mesh(mesh):
         sharded = jax.device_put(scores, NamedSharding(mesh, P("b", "v")))
-        compiled = jax.jit(sx.one_hot_argmax).lower(sharded).compile()
+        compiled = jax.jit(oracle).lower(sharded).compile()
         out = compiled(sharded)
         assert out.sharding.is_equivalent_to(sharded.sharding, 2)
     assert "all-gather" not in (compiled.as_text() or "")
-    np.testing.assert_array_equal(out, sx.one_hot_argmax(scores))
+    np.testing.assert_array_equal(out, oracle(scores))

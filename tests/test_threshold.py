@@ -1,5 +1,7 @@
 """The engine: slices that are hard for Newton, the number of passes, and what the derivative keeps."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,15 +95,20 @@ def test_hard_slices_take_few_passes(alpha, monkeypatch):
 @pytest.mark.parametrize("n", [64, 1024])
 def test_passes_are_bounded(alpha, n, monkeypatch):
     monkeypatch.setattr(_reduce, "_COARSEST", n)  # from scratch: no coarse levels
-    for scores in [doubling(n), *list(HARD.values())[1:]]:
-        (passes,) = passes_of(jnp.asarray(scores[None, :n], np.float32), alpha, monkeypatch)
-        assert passes <= 22 + np.log2(n)
+    slices = np.stack([doubling(n), *(scores[:n] for scores in list(HARD.values())[1:])])
+    (passes,) = passes_of(jnp.asarray(slices, np.float32), alpha, monkeypatch)
+    assert passes <= 22 + np.log2(n)
     (passes,) = passes_of(jnp.asarray(doubling(n)[None], np.float32), 2.0, monkeypatch)
     assert passes >= np.log2(n) - 1  # it is as slow as it is meant to be
 
 
-@pytest.mark.parametrize("function", [sx.softmax, sx.sparsemax, sx.entmax])
-def test_the_backward_pass_keeps_one_array_the_choice(function):
+@pytest.mark.parametrize(
+    "function",
+    [sx.softmax, sx.sparsemax, sx.entmax, partial(sx.soft_top_k, k=3), sx.threshold_map(jax.nn.sigmoid)],
+    ids=["softmax", "sparsemax", "entmax", "soft_top_k", "threshold_map"],
+)
+def test_the_backward_pass_keeps_one_array(function):
+    """The choice itself; for threshold maps, whose slope is no function of it, t = (x − τ)/T."""
     scores = jnp.zeros((4, 1024), np.float32)
 
     def saved(x):
