@@ -38,11 +38,14 @@ def soft_top_k(
       temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
 
     Returns:
-      The choice, of the scores' shape and dtype. It sums to k; a slice with nan is nan.
+      The choice, of the scores' shape and dtype. It sums to k, or to Σ upper over the entries that are not masked where that is
+      less; a slice with nan is nan.
 
     Limits:
-      T = 0: the k largest at their cap, ties share what is left. k = 0 gives zeros, k = Σ upper gives `upper`, and so does a
-      traced k beyond it. An entry at 0 or at its cap has no derivative to its score; if all are, the derivative is 0.
+      Entries of +inf get their cap, or share k alike where that is too much. T = 0: the k largest at their cap, ties share
+      what is left. k = 0 gives zeros, k = Σ upper gives `upper`, and so does a traced k beyond it. Of the traced arguments a
+      negative temperature, k or upper, or α < 1, gives nan. An entry at 0 or at its cap has no derivative to its score; if
+      all are, the derivative is 0. For α > 2 see `entmax`; α is too large where float does not hold (k/n)^{α−1}.
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
@@ -85,14 +88,19 @@ def _top_k(scores, k, alpha, upper, temperature, power, axes):
         p, r = _powers.raised(t, epsilon, offset, power)
         return jnp.where(p >= cap, cap, p), jnp.where((p > 0) & (p < cap), p * r, 0)
 
+    entries = x > -jnp.inf
+    room = jnp.where(entries, upper, 0).sum(axes, keepdims=True)
     highest = cap.max(axes, keepdims=True)
     t, _ = _threshold.points(
-        x, k, temperature, value_and_slope, lambda lowest, _: (lowest - inverse(highest), -inverse(k / n)), axes
+        x,
+        jnp.minimum(k, room),
+        temperature,
+        value_and_slope,
+        lambda lowest, _: (lowest - inverse(highest), -inverse(k / n)),
+        axes,
     )
     p = value_and_slope(t)[0]
-    finite = x > -jnp.inf
-    full = k >= jnp.where(finite, upper, 0).sum(axes, keepdims=True)
-    p = jnp.where(jnp.isnan(p), p, jnp.where(full & finite, upper, jnp.where((k == 0) | ~finite, 0, p)))
+    p = jnp.where(jnp.isnan(p), p, jnp.where((k >= room) & entries, upper, jnp.where((k == 0) | ~entries, 0, p)))
     return p.astype(scores.dtype)
 
 
@@ -105,7 +113,9 @@ def _top_k_jvp(power, axes, primals, tangents):
     return p, _top_k_linear(power, axes, p, *primals[2:], (dx, dalpha, dtemperature), dk, dupper)
 
 
-@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # the only residual of the size of the scores is p
+@partial(
+    jax.checkpoint, static_argnums=(0, 1), prevent_cse=False
+)  # of the size of the scores only p is kept, and upper if it is
 def _top_k_linear(power, axes, p, alpha, upper, temperature, tangents, dk, dupper):
     dtype, upper = p.dtype, upper.astype(p.dtype)
     capped, on = (p >= upper) & (p > 0), (p < upper) & (p > 0)

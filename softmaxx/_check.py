@@ -115,6 +115,12 @@ def at_least(function: str, argument: str, value: Number, least: float) -> None:
         raise ValueError(f"{function}: {argument}={smallest:g} is below {least:g}; pass {argument} >= {least:g}.")
 
 
+def finite(function: str, argument: str, value: Number) -> None:
+    """No entry is infinite, as far as the value is known."""
+    if _known(value) and np.any(np.isinf(np.asarray(value, dtype=np.float64))):
+        raise ValueError(f"{function}: {argument}=inf; pass a finite {argument}.")
+
+
 def budget(function: str, k: Any, upper: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
     """0 ≤ k ≤ Σ upper, as far as both are known."""
     per_slice(function, "k", k, shape, axes)
@@ -123,19 +129,31 @@ def budget(function: str, k: Any, upper: Any, shape: tuple[int, ...], axes: tupl
     at_least(function, "upper", upper, 0)
     if not (_known(k) and _known(upper)):
         return
-    caps = np.broadcast_to(np.asarray(upper, np.float64), shape).sum(axes, keepdims=True)
-    exceeds = np.asarray(k, np.float64) - caps > 1e-6 * caps
+    caps = np.asarray(upper, np.float64)
+    if caps.ndim == 0:
+        room = caps * math.prod(shape[axis] for axis in axes)
+    else:
+        room = np.broadcast_to(caps, shape).sum(axes, keepdims=True)
+    got, room = np.broadcast_arrays(np.asarray(k, np.float64), room)
+    exceeds = got > room * (1 + 4 * float(jnp.finfo(jnp.float32).eps))  # caps of float32 may sum to a little less
     if np.any(exceeds):
-        largest, least = np.max(np.asarray(k, np.float64)), caps.min()
+        most = f"{room[exceeds][0]:g}"
         raise ValueError(
-            f"{function}: k={largest:g} exceeds the sum of upper along the axis, {least:g}; pass 0 <= k <= {least:g}."
+            f"{function}: k={got[exceeds][0]:g} exceeds the sum of upper along the axis, {most}; pass 0 <= k <= {most}."
         )
 
 
-def whole(function: str, argument: str, value: Any) -> None:
-    """The value is a whole number, as far as it is known."""
-    if _known(value) and np.any(np.asarray(value, np.float64) % 1):
-        raise ValueError(f"{function}: {argument}={value} is not a whole number; pass {argument} as an int.")
+def count_of_entries(function: str, k: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    """k is a whole number from 0 to the number of entries, as far as it is known."""
+    per_slice(function, "k", k, shape, axes)
+    at_least(function, "k", k, 0)
+    if not _known(k):
+        return
+    n, largest = math.prod(shape[axis] for axis in axes), np.max(np.asarray(k, np.float64), initial=0)
+    if np.any(np.asarray(k, np.float64) % 1):
+        raise ValueError(f"{function}: k={k} is not a whole number; pass k as an int.")
+    if largest > n:
+        raise ValueError(f"{function}: k={largest:g} exceeds the {n} entries along the axis; pass 0 <= k <= {n}.")
 
 
 def _known(value: Any) -> bool:
@@ -165,6 +183,15 @@ def random_key(function: str, key: Any) -> Key:
     if key.ndim != (0 if typed else 1):
         raise ValueError(f"{function}: key has shape {key.shape}; {remedy}, and for several use jax.vmap.")
     return jnp.asarray(key)
+
+
+def elementwise(function: str, argument: str, value: Any, t: Array) -> None:
+    """The function named `argument` has returned one number for each entry of t, in its dtype."""
+    if not isinstance(value, jax.Array) or value.shape != t.shape or value.dtype != t.dtype:
+        got = f"{value.dtype}{list(value.shape)}" if isinstance(value, jax.Array) else f"a {type(value).__name__}"
+        raise ValueError(
+            f"{function}: {argument} returned {got} for {t.dtype}{list(t.shape)}; return numbers of that shape and dtype."
+        )
 
 
 def noise_pair(function: str, noise: Any) -> None:

@@ -25,12 +25,13 @@ def threshold_map(phi: Callable[[Array], Array]) -> Callable[..., Array]:
       shape and dtype. `total` is a number, or one for each choice, `[..., 1]`; it may be traced and differentiated.
 
     Limits:
-      Masked entries and scores of −inf get 0. T = 0 is taken as a very small number. A total that φ cannot reach gives the
-      φ of far below or above. Where φ is flat at every entry the derivative is 0.
+      Masked entries and scores of −inf get 0; entries of +inf get φ(∞), or share the total alike where that is too much.
+      T = 0 is taken as a very small number. A total that φ cannot reach gives the φ of far below or above. Where φ is flat at
+      every entry the derivative is 0.
 
     Raises:
       TypeError: a phi that is not callable or has no hash; from the map, scores that are not real numbers.
-      ValueError: from the map, what `softmax` raises, and a negative total.
+      ValueError: from the map, what `softmax` raises, a negative total, and a phi that returns another shape or dtype.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -88,6 +89,7 @@ def _value_and_slope(t, phi):
     """φ(t) and φ'(t), 0 for masked entries."""
     entries = t != -jnp.inf
     value, slope = jax.jvp(phi, (jnp.where(entries, t, 0),), (jnp.ones_like(t),))
+    _check.elementwise("threshold_map", "phi", value, t)
     return jnp.where(entries, value, 0), jnp.where(entries, slope, 0)
 
 

@@ -89,8 +89,7 @@ def top_k_mask(scores: ArrayLike, *, k: Number, axis: Axis = -1, where: ArrayLik
     scores = _check.real_array("top_k_mask", "scores", scores)
     axes = _check.axes_of("top_k_mask", axis, scores.shape)
     _check.mask("top_k_mask", where, scores.shape)
-    _check.budget("top_k_mask", k, 1.0, scores.shape, axes)
-    _check.whole("top_k_mask", "k", k)
+    _check.count_of_entries("top_k_mask", k, scores.shape, axes)
     return _top_k_mask(scores, where, k, axes)
 
 
@@ -99,12 +98,13 @@ def _top_k_mask(scores: Array, where: Array | None, k, axes: tuple[int, ...]) ->
     # Bisection twice, on counts: the k-th largest score in the order of its bits, then the last index of its ties to take.
     # Plain sums only: they keep the sharding, and take several axes at once.
     x = _threshold.pinned(lax.stop_gradient(_threshold.masked(scores, where)))
-    k = _threshold.aligned(k, scores)
+    k = jnp.floor(_threshold.aligned(k, scores)) if jnp.issubdtype(jnp.asarray(k).dtype, jnp.floating) else jnp.asarray(k)
+    k = lax.expand_dims(k.astype(int), range(x.ndim - k.ndim))  # counts are integers: float32 has no 2²⁴ + 1
     order, index, entries = _bit_order(x), _index(x, axes), x > -jnp.inf
-    start = jnp.where(jnp.isnan(x.max(axes, keepdims=True)), 0, 0)
+    start = _threshold.constant(0, x.max(axes, keepdims=True))
 
     def count(flags):
-        return flags.sum(axes, keepdims=True).astype(k.dtype)
+        return flags.sum(axes, keepdims=True, dtype=int)
 
     kind = jnp.iinfo(order.dtype)
     cut = _largest(lambda cut: count(entries & (order >= cut)) >= k, start.astype(order.dtype) + kind.min, kind.bits)

@@ -13,6 +13,11 @@ from softmaxx import _reduce, _threshold
 from softmaxx._types import Array, Number
 
 _PRODUCTS = {1.0: math.inf, 1 + 1 / 4: 4, 1 + 1 / 3: 3, 1.5: 2, 2.0: 1}  # α → 1/(α−1), where the power is a product
+_OWN_POWER = jax.__version_info__ >= (0, 12)  # before, XLA fuses it into the reduction, barrier or not, and it is slow there
+_NEWTON_AFTER = 8  # passes: from then on only steps are taken that cannot go in a circle
+_BEFORE_LAST = 3e-3  # an error of Σφ small enough for the step of third order
+_ROOT_HALF = int(np.float32(math.sqrt(0.5)).view(np.int32))
+_MANTISSA = 23  # bits of a float32
 
 
 def power_of(alpha: Number) -> float | None:
@@ -46,7 +51,7 @@ def support_power(levels: list[Array], peak: Array, temperature: Array, m: int, 
         def step(tau, passes):
             s = above(level, tau)
             s = jnp.where(s < 0, 0, s)
-            on = jnp.where(s > 0, 1, 0).astype(s.dtype)
+            on = (s > 0).astype(s.dtype)
             return _support_step(_reduce.sums((on, s, s * s)[: m + 1], axes), omega, m, passes)
 
         return step
@@ -77,7 +82,7 @@ def _support_step(sums: list[Array], omega: Array, m: int, passes: Array) -> tup
         (f,) = square
         excess = f - omega * omega
         exact = excess / (total + jnp.sqrt(jnp.maximum(total * total - on * excess, 0)))
-        delta = jnp.where(passes < _PATIENCE, exact, (f - omega * jnp.sqrt(f)) / total)
+        delta = jnp.where(passes < _NEWTON_AFTER, exact, (f - omega * jnp.sqrt(f)) / total)
     delta = jnp.where(on == 0, total, delta)  # nothing but −inf: 0, unless there is nan
     ratio = delta / omega
     return delta, jnp.where(ratio > 0, on * ratio**m, abs(ratio))
@@ -86,29 +91,33 @@ def _support_step(sums: list[Array], omega: Array, m: int, passes: Array) -> tup
 def any_power(levels: list[Array], above: Callable, alpha: Array, power: float | None, axes: tuple[int, ...]) -> Array:
     """The choice for any α ≥ 1, one for each slice: p = φ(z − τ) with z = (x − peak)/T and Σp = 1."""
     x = levels[-1]
-    eps, log_n = float(jnp.finfo(x.dtype).eps), math.log(math.prod(x.shape[axis] for axis in axes))
+    eps, tiny = float(jnp.finfo(x.dtype).eps), float(jnp.finfo(x.dtype).tiny)
+    log_n = math.log(math.prod(x.shape[axis] for axis in axes))
     epsilon, offset = exponent(alpha)
 
     def choice(level, tau):
         return raised(above(level, tau), epsilon, offset, power, eps * (offset - epsilon * tau))
 
-    def series_step(p, r):
-        return _series_step(_reduce.sums((p, p * r, p * r * r, p * r * r * r), axes), epsilon)
+    def sums(p, r):
+        return _reduce.sums((p, p * r, p * r * r, p * r * r * r), axes)
 
     def step_on(level):
-        return lambda tau: series_step(*choice(level, tau))
+        return lambda tau: _series_step(sums(*choice(level, tau)), epsilon)
 
     lower = jnp.where(offset == 1, 0, -1 / epsilon)
-    upper = jnp.where(offset == 1, -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps, 0)  # all entries equal
+    upper = jnp.where(offset == 1, -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps, -8 * tiny)  # all entries equal
     # The last step is taken below, on the output, and is of third order where α ≤ 1.5.
     tolerance = jnp.where(epsilon <= 0.5, _BEFORE_LAST, eps / 4)
     tau, delta = _threshold.solve_by_levels(levels, step_on, lower, upper, tolerance)
-    p, r = choice(x, tau + delta)
-    delta, _ = series_step(p, r)
+    p, r = choice(x, jnp.where(tau + delta < upper, tau + delta, tau))
+    f, *higher = sums(p, r)
+    delta, _ = _series_step([f, *higher], epsilon)
     # (1 − εδ/s)^{1/ε}, to the order of the step: τ + δ would be rounded, and the sum with it.
     r = delta * r
     series = 1 - r * (1 - (1 - epsilon) / 2 * r * (1 - (1 - 2 * epsilon) / 3 * r))
-    return jnp.where((epsilon * r >= 1) | (series <= 0), 0, p * series)
+    exact = jnp.where((epsilon * r >= 1) | (series <= 0), 0, p * series)
+    # For large α float cannot resolve τ where many entries are almost equal: what is left is to share what they have.
+    return jnp.where(abs(f - 1) < 0.1, exact, p / jnp.where(f == 0, 1, f))
 
 
 def exponent(alpha: Array) -> tuple[Array, Array]:
@@ -118,7 +127,7 @@ def exponent(alpha: Array) -> tuple[Array, Array]:
     base is small and 1 + … would round it away. At α = 1, ε is so small that the power is the exponential to rounding.
     """
     epsilon = jnp.maximum(alpha - 1, float(jnp.finfo(alpha.dtype).eps) ** 2)
-    return epsilon, jnp.where(epsilon < 0.5, 1, 0).astype(alpha.dtype)
+    return epsilon, (epsilon < 0.5).astype(alpha.dtype)
 
 
 def raised(t: Array, epsilon: Array, offset: Array, power: float | None, smallest: float | Array = 0) -> tuple[Array, Array]:
@@ -137,13 +146,6 @@ def raised(t: Array, epsilon: Array, offset: Array, power: float | None, smalles
     p = jnp.where(s <= 0, 0, _exp2(log_s / epsilon))
     # Written out: as part of a reduction it would not be vectorised.
     return (lax.optimization_barrier(p) if _OWN_POWER else p), r
-
-
-_OWN_POWER = jax.__version_info__ >= (0, 12)  # before, XLA fuses it into the reduction, barrier or not, and it is slow there
-_PATIENCE = 8  # passes after which only steps are taken that cannot go in a circle
-_BEFORE_LAST = 3e-3  # an error of Σφ small enough for the step of third order
-_ROOT_HALF = int(np.float32(math.sqrt(0.5)).view(np.int32))
-_MANTISSA = 23  # bits of a float32
 
 
 def _chebyshev(function, low: float, high: float, degree: int) -> list[float]:
@@ -223,7 +225,7 @@ def power_tangent(p, on, alpha, temperature, tangents, power, axes, dk: float | 
         c = -(log_p**2) * _second_difference((alpha - 1) * log_p)
         dp += jnp.where(temperature > 0, _threshold.tangent(w, c * dalpha, axes), 0)
     if not (isinstance(dk, int) and dk == 0):
-        dp += jnp.where(temperature > 0, _threshold.tangent(w, jnp.zeros_like(p), axes, dk), 0)
+        dp += _threshold.tangent(w, jnp.zeros_like(p), axes, dk)
     return dp
 
 

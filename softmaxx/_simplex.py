@@ -129,6 +129,7 @@ def checked(function: str, scores, alpha, axis, where, temperature) -> tuple[Arr
     scores, axes = _check.choice(function, scores, axis, where, temperature)
     _check.per_slice(function, "alpha", alpha, scores.shape, axes)
     _check.at_least(function, "alpha", alpha, 1)
+    _check.finite(function, "alpha", alpha)
     return scores, axes, _powers.power_of(alpha)
 
 

@@ -1,8 +1,9 @@
 """The engine: the threshold τ of Σ φ((x − τ)/T) = k for every slice at once, and the one Jacobian that all choices share.
 
-No sort: steps of Newton's kind, reductions only. They start on block maxima, since the threshold of any subset of the
-entries is a lower bound of the threshold of all; one to three passes over everything are left. All arithmetic keeps the
-axes, so that batches, several choice axes and shardings need nothing special.
+No sort: steps of Newton's kind, reductions only. On the simplex (`climb`, `solve_by_levels`) they start on block maxima, since
+the threshold of any subset of the entries is a lower bound of the threshold of all; one to three passes over everything are
+left. For budgets and any φ (`points`) they start from a bracket, on everything. All arithmetic keeps the axes, so that batches,
+several choice axes and shardings need nothing special.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from softmaxx import _reduce
 from softmaxx._types import Array, Number
 
 _COARSE_ERROR = 1e-2  # of Σφ, on block maxima: a start is all that they are for
-_PATIENCE = 8  # every so many passes bisect, so that the bracket shrinks whatever the steps do
+_BISECT_EVERY = 8  # every so many passes bisect, so that the bracket shrinks whatever the steps do
 
 
 def working_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -61,8 +62,9 @@ def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, A
     shift = jnp.where(origin == -jnp.inf, 0, jnp.minimum(origin, largest)) / 16
 
     def above(x, tau):
-        # 0·τ, so that the compiler does not take z out of the loop over τ: to write it costs more than to compute it again.
-        return (jnp.where(x > largest, largest, x) / 16 - (shift + 0 * tau)) * rate - tau
+        # 0·τ, so that the compiler takes nothing of x out of the loop over τ: to write it costs more than to compute it again.
+        x = x * (1 / 16 + 0 * tau)
+        return (jnp.where(x > largest / 16, largest / 16, x) - shift) * rate - tau
 
     return above
 
@@ -98,7 +100,7 @@ def solve_by_levels(
     tau, delta = lower, constant(0, lower)
     for level in levels:
         error = tolerance if level is levels[-1] else _COARSE_ERROR
-        tau, delta = solve(step_on(level), tau + delta, lower, upper, error)
+        tau, delta = solve(step_on(level), jnp.clip(tau + delta, lower, upper), lower, upper, error)
     return tau, delta
 
 
@@ -107,7 +109,7 @@ def solve(step: Callable, tau: Array, lower: Array, upper: Array, tolerance: flo
 
     `step(τ)` is one pass over the scores: δ, nonnegative below the solution and nonpositive above it, and the relative error
     of Σφ at τ + δ. The loop ends where that error is within the tolerance, or δ below the resolution of τ. A step out of the
-    bracket [lower, upper], and every `_PATIENCE`-th, is replaced by a bisection: the loop ends for any φ.
+    bracket [lower, upper], and every `_BISECT_EVERY`-th, is replaced by a bisection: the loop ends for any φ.
     """
     resolution = 4 * jnp.finfo(tau.dtype).eps
 
@@ -115,10 +117,10 @@ def solve(step: Callable, tau: Array, lower: Array, upper: Array, tolerance: flo
         tau, lower, upper, _, _, passes = state
         delta, error = step(tau)
         lower, upper = jnp.where(delta >= 0, tau, lower), jnp.where(delta <= 0, tau, upper)
-        inside = (lower < tau + delta) & (tau + delta < upper) & (passes % _PATIENCE != _PATIENCE - 1)
-        moves = (error > tolerance) & (jnp.minimum(abs(delta), upper - lower) > resolution * abs(tau))  # nan stops
-        tau = jnp.where(moves, jnp.where(inside, tau + delta, lower + (upper - lower) / 2), tau)
-        return tau, lower, upper, delta, jnp.any(moves), passes + 1
+        inside = (lower < tau + delta) & (tau + delta < upper) & (passes % _BISECT_EVERY != _BISECT_EVERY - 1)
+        target = jnp.where(inside, tau + delta, lower + (upper - lower) / 2)
+        moves = (error > tolerance) & (jnp.minimum(abs(delta), upper - lower) > resolution * abs(tau)) & (target != tau)
+        return jnp.where(moves, target, tau), lower, upper, delta, jnp.any(moves), passes + 1  # nan stops
 
     state = (tau, lower, upper, constant(0, tau), jnp.any(tau == tau), 0)
     tau, _, _, delta, _, _ = lax.while_loop(lambda state: state[4], advance, state)
@@ -128,15 +130,19 @@ def solve(step: Callable, tau: Array, lower: Array, upper: Array, tolerance: flo
 def points(
     x: Array, k: Array, temperature: Array, value_and_slope: Callable, bracket: Callable, axes: tuple[int, ...]
 ) -> tuple[Array, Array]:
-    """t = (x − τ)/T with Σφ(t) = k, and whether x is an entry; `value_and_slope(t)` gives φ and φ', `bracket` bounds τ.
+    """t = (x − τ)/T with Σφ(t) = k, and whether x is an entry.
+
+    `value_and_slope(t)` gives φ and φ', both 0 at −∞, and `bracket(lowest z, excess)` two numbers that τ lies between.
 
     The threshold can lie far below the largest score, where float measures it badly. It is sought roughly first, and then
     again from the entry nearest to it.
     """
-    entries, largest = x != -jnp.inf, float(jnp.finfo(x.dtype).max)
-    peak = x.max(axes, keepdims=True)
-    temperature = jnp.where(peak == jnp.inf, 0, temperature)  # nothing else matters then
-    peak = jnp.minimum(peak, largest)
+    entries, infinite, largest = x != -jnp.inf, x == jnp.inf, float(jnp.finfo(x.dtype).max)
+    # Entries of +inf get φ(∞) beside the others, or share k alike where that is too much.
+    held = jnp.where(infinite, value_and_slope(jnp.where(infinite, x, 0))[0], 0).sum(axes, keepdims=True)
+    shared = (held > 0) & (held >= k)
+    peak = jnp.minimum(jnp.where(infinite & ~shared, -jnp.inf, x).max(axes, keepdims=True), largest)
+    temperature = jnp.where(shared, 0, temperature)
     lowest = jnp.where(entries, x, peak).min(axes, keepdims=True)
     # T = 0 is taken as the smallest T for which the range of the scores, in units of T, is still a number.
     temperature = jnp.maximum(temperature, jnp.where(peak == -jnp.inf, 1, (peak / 8 - lowest / 8) / (largest / 64)))
@@ -147,7 +153,7 @@ def points(
         p, w = value_and_slope(above(x, tau))
         saturated = w == 0  # apart: what the others add would be lost in a large sum
         lanes = (jnp.where(saturated, 0, p), jnp.where(saturated, p, 0), w)
-        f, full, h = _reduce.sums(tuple(jnp.where(entries, lane, 0) for lane in lanes), axes)
+        f, full, h = _reduce.sums(lanes, axes)
         return f + (full - k), h
 
     def step_on(above):
@@ -156,7 +162,7 @@ def points(
             newton = gap / jnp.where(h > 0, h, 1)
             steep = (h > 0) & (abs(gap) < jnp.inf)
             delta = jnp.where(steep | (gap == 0) | jnp.isnan(gap), newton, jnp.sign(gap) * jnp.inf)  # a plateau: bisect
-            return delta, abs(gap) / jnp.where(k > 0, jnp.minimum(k, 1), 1)
+            return delta, abs(gap) / jnp.where(k > 0, k, 1)
 
         return step
 
@@ -175,7 +181,9 @@ def points(
 
     origin, _, tau, delta = lax.fori_loop(0, 2, from_nearest, (peak, zero, upper, zero))
     t = scaled(origin, peak, temperature)(x, tau)
-    return t - jnp.where(jnp.isinf(delta), 0, delta), entries
+    # The step that is left holds for the entries that it was derived from; the others stay on their plateau.
+    moves = (value_and_slope(t)[1] != 0) & ~jnp.isinf(delta)
+    return jnp.where(moves, t - delta, t), entries
 
 
 def _nearest(x, entries, origin, peak, temperature, tau, axes) -> tuple[Array, Array]:
@@ -201,16 +209,5 @@ def tangent(w: Array, v: Array, axes: tuple[int, ...], dk: float | Array = 0) ->
 
 def movement(w: Array, v: Array, axes: tuple[int, ...], dk: float | Array = 0) -> Array:
     """τ' = (Σwv − dk)/Σw, how the threshold moves; 0 if all entries are saturated. v is finite where w = 0."""
-    total = _total(w, axes)
+    total = w.sum(axes, keepdims=True)
     return ((w * v).sum(axes, keepdims=True) - dk) / jnp.where(total == 0, 1, total)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _total(w: Array, axes: tuple[int, ...]) -> Array:
-    """Σw by a variadic reduction, which reads w as it is computed: for a plain sum XLA on CPU writes it out first."""
-    return _reduce.sums((w, jnp.zeros_like(w)), axes)[0]
-
-
-@_total.defjvp
-def _total_jvp(axes, primals, tangents):
-    return _total(*primals, axes), tangents[0].sum(axes, keepdims=True)

@@ -1,5 +1,7 @@
 """soft_top_k, top_k_mask and threshold_map beyond k = 1, against bisection and closed forms in float64 NumPy."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,48 @@ def test_upper_may_differ_between_entries(alpha):
 def test_one_of_cap_one_is_entmax(alpha):
     scores = scores_of((5, 37))
     np.testing.assert_allclose(sx.soft_top_k(scores, k=1, alpha=alpha), sx.entmax(scores, alpha=alpha), atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_semantics_where_the_cap_binds(alpha):
+    """What the registry says of k = 1, where the cap of 1 does not bind, for k = 2."""
+    choose = jax.jit(partial(sx.soft_top_k, k=2, alpha=alpha), static_argnames="axis")
+    scores = np.random.RandomState(0).randn(4, 9).astype(np.float32) * 2
+    expected = np.stack([capped_by_bisection(row, 2, alpha) for row in scores])
+    np.testing.assert_allclose(choose(scores), expected, atol=4e-7)
+    np.testing.assert_allclose(choose(scores.T, axis=0), expected.T, atol=4e-7)
+    np.testing.assert_allclose(jax.vmap(choose)(scores), expected, atol=4e-7)
+    np.testing.assert_allclose(choose((scores + 1e5).astype(np.float32)).sum(-1), 2, rtol=1e-6)
+    np.testing.assert_allclose(choose(jnp.asarray(scores, jnp.bfloat16)).astype(np.float32), expected, atol=0.03)
+    hidden = choose(
+        np.where(expected == expected.max(-1, keepdims=True), np.nan, scores), where=expected < expected.max(-1, keepdims=True)
+    )
+    np.testing.assert_allclose(hidden.sum(-1), 2, rtol=1e-6)
+    assert (hidden[expected == expected.max(-1, keepdims=True)] == 0).all()
+    for temperature in [0.0, 1e-30, 1e-3]:
+        np.testing.assert_allclose(choose(scores, temperature=temperature), sx.top_k_mask(scores, k=2), atol=1e-6)
+    nan = choose(jnp.asarray(scores).at[1, 3].set(jnp.nan))
+    assert np.isnan(nan[1]).all()
+    np.testing.assert_allclose(nan[::2], expected[::2], atol=4e-7)
+    infinite = choose(jnp.array([[jnp.inf, 1.0, 0.5], [jnp.inf, -jnp.inf, jnp.inf], [1.0, -jnp.inf, -jnp.inf]], np.float32))
+    one = capped_by_bisection([1.0, 0.5], 1, alpha)
+    np.testing.assert_allclose(infinite, [[1.0, *one], [1, 0, 1], [1, 0, 0]], atol=4e-7)
+    # Mass below the cap so small that the sum is right to rounding before the threshold is.
+    np.testing.assert_allclose(choose(jnp.array([20.0, 0.0, 20.0, -3.0], np.float32)), [1, 0, 1, 0], atol=1e-7)
+
+
+def test_ties_share_what_is_left_also_in_the_derivative_in_k():
+    slope = jax.jacfwd(lambda k: sx.soft_top_k(jnp.array([3.0, 1.0, 1.0]), k=k, temperature=0.0))(2.0)
+    np.testing.assert_allclose(slope, [0, 0.5, 0.5])
+
+
+def test_large_alpha_and_jumps_end():
+    np.testing.assert_allclose(sx.entmax(jnp.zeros(10, np.float32), alpha=100.0), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(sx.entmax(jnp.zeros(1024, np.float32), alpha=13.0), 1 / 1024, atol=1e-6)
+    with pytest.raises(ValueError, match="entmax: alpha=inf; pass a finite alpha"):
+        sx.entmax(jnp.zeros(3), alpha=np.inf)
+    step = sx.threshold_map(lambda t: (t > 0).astype(t.dtype))
+    assert float(step(jnp.arange(3.0), total=1.5).sum()) in (1.0, 2.0)
 
 
 def test_nothing_everything_and_too_much():
@@ -142,6 +186,8 @@ def test_any_phi_sums_to_the_total_and_is_differentiated(phi):
 
 
 def test_wrong_phi():
+    with pytest.raises(ValueError, match=r"threshold_map: phi returned float64\[\] for float64\[3\]; return numbers of that"):
+        sx.threshold_map(jnp.sum)(jnp.zeros(3))
     with pytest.raises(TypeError, match="threshold_map: phi is a str; pass a function of an array"):
         sx.threshold_map("sigmoid")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="threshold_map: total=-1 is below 0; pass total >= 0"):

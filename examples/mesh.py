@@ -1,0 +1,63 @@
+"""A choice along an axis that is sharded over devices: what travels between them, forward and backward.
+
+The scores are those of a language model whose vocabulary is split over four devices and whose batch over two, here eight
+virtual CPU devices. Each choice keeps the sharding and exchanges a few numbers per row; one that sorts gathers the rows.
+
+    python examples/mesh.py
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import softmaxx as sx
+
+CHOICES = {
+    "sx.softmax": sx.softmax,
+    "sx.sparsemax": sx.sparsemax,
+    "sx.entmax": sx.entmax,
+    "sx.soft_top_k, k=8": lambda scores: sx.soft_top_k(scores, k=8),
+    "optax projection_simplex": jax.vmap(optax.projections.projection_simplex),
+}
+
+
+def value_and_pullback(choose):
+    def both(scores, cotangent):
+        choice, pullback = jax.vjp(choose, scores)
+        return choice, pullback(cotangent)[0]
+
+    return both
+
+
+def largest_moved(program: str, collectives: str) -> int:
+    """Entries of the largest array that one of the collectives moves in the compiled program, on one device."""
+    lines = re.findall(rf"= (.+?) (?:{collectives})(?:-start)?\(", program)
+    shapes = [shape.split(",") for line in lines for shape in re.findall(r"\[([\d,]*)\]", line)]
+    sizes = [jnp.prod(jnp.array([int(n) for n in shape if n])).item() for shape in shapes]
+    return int(max(sizes, default=0))
+
+
+def main() -> None:
+    jax.config.update("jax_num_cpu_devices", 8)
+    mesh = jax.make_mesh((2, 4), ("batch", "vocabulary"), axis_types=(AxisType.Auto,) * 2)  # a sort refuses an explicit one
+    sharding = NamedSharding(mesh, P("batch", "vocabulary"))
+    scores = jax.device_put(jax.random.normal(jax.random.key(0), (16, 8192)), sharding)
+    cotangent = jax.device_put(jax.random.normal(jax.random.key(1), (16, 8192)), sharding)
+
+    print(f"scores {scores.shape} as {sharding.spec} on {mesh.size} devices: {scores.size // mesh.size} entries on each")
+    print(f"{'':26}{'keeps the sharding':20}{'largest sum over devices':26}largest array gathered or moved")
+    for name, choose in CHOICES.items():
+        compiled = jax.jit(value_and_pullback(choose)).lower(scores, cotangent).compile()
+        outputs, program = compiled(scores, cotangent), compiled.as_text() or ""
+        kept = all(out.sharding.is_equivalent_to(sharding, 2) for out in outputs)
+        summed = largest_moved(program, "all-reduce")
+        moved = largest_moved(program, "all-gather|all-to-all|collective-permute")
+        print(f"{name:26}{'yes' if kept else 'no':20}{summed:<26}{moved}")
+
+
+if __name__ == "__main__":
+    main()
