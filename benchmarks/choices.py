@@ -126,8 +126,8 @@ def growth(calls: dict[str, Calls], quick: bool) -> list[dict]:
 
 
 def summarise(records: list[dict], columns: dict[str, Column]) -> dict[str, dict[str, list[float]]]:
-    """Geometric mean, least and largest ratio: ours to the baseline, and each peer to our column of the same α at large n."""
-    pairs = [(column.name, BASELINE.name, 0) for column in OURS]
+    """Geometric mean, least and largest ratio: each to the baseline, and each peer to our column of the same α at large n."""
+    pairs = [(name, BASELINE.name, 0) for name in columns if name != BASELINE.name]
     for peer in [column for column in columns.values() if column not in (BASELINE, *OURS)]:
         pairs += [(peer.name, ours.name, 32000) for ours in OURS if (ours.alpha, ours.k) == (peer.alpha, peer.k)]
     summary = {}

@@ -151,7 +151,7 @@ def count_of_entries(function: str, k: Any, shape: tuple[int, ...], axes: tuple[
         return
     n, largest = math.prod(shape[axis] for axis in axes), np.max(np.asarray(k, np.float64), initial=0)
     if np.any(np.asarray(k, np.float64) % 1):
-        raise ValueError(f"{function}: k={k} is not a whole number; pass k as an int.")
+        raise ValueError(f"{function}: k={k} is not a whole number; pass an int, or jnp.round(k).")
     if largest > n:
         raise ValueError(f"{function}: k={largest:g} exceeds the {n} entries along the axis; pass 0 <= k <= {n}.")
 
@@ -191,6 +191,32 @@ def elementwise(function: str, argument: str, value: Any, t: Array) -> None:
         got = f"{value.dtype}{list(value.shape)}" if isinstance(value, jax.Array) else f"a {type(value).__name__}"
         raise ValueError(
             f"{function}: {argument} returned {got} for {t.dtype}{list(t.shape)}; return numbers of that shape and dtype."
+        )
+
+
+def rises_from_zero(function: str, argument: str, phi: Any) -> None:
+    """The function goes from 0 at −∞ to something positive at +∞."""
+    ends = jnp.array([-1e30, 1e30], jnp.float32)
+    with jax.ensure_compile_time_eval():
+        values = phi(ends)
+    if isinstance(values, Tracer):
+        return
+    elementwise(function, argument, values, ends)
+    low, high = (float(value) for value in values)
+    if not (abs(low) < 1e-6 and high > 1e-6):
+        raise ValueError(
+            f"{function}: {argument} goes from {low:g} at −∞ to {high:g} at +∞; pass a nondecreasing function that goes from 0 "
+            "to something positive, such as a CDF."
+        )
+
+
+def closes_over_nothing(function: str, argument: str, phi: Any, like: Array) -> None:
+    """The function closes over no traced value, through which derivatives would be lost without a word."""
+    _, hidden = jax.closure_convert(phi, like)
+    if hidden:
+        raise TypeError(
+            f"{function}: {argument} closes over a traced value, which would get no derivative; make {argument} a function of "
+            "its argument alone, and pass a slope as temperature=1/slope."
         )
 
 

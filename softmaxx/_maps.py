@@ -18,7 +18,8 @@ def threshold_map(phi: Callable[[Array], Array]) -> Callable[..., Array]:
 
     Args:
       phi: an elementwise, nondecreasing JAX function that goes to 0 at −∞ and is positive at +∞; its slope comes from
-        `jax.jvp`. It is part of what is compiled: make the map once.
+        `jax.jvp`. It is part of what is compiled: make the map once, and let phi close over no traced value. A learned
+        slope is `temperature`.
 
     Returns:
       `map(scores, *, total=1.0, axis=-1, where=None, temperature=1.0)`, for scores `[..., n]`: the choice, of the scores'
@@ -30,8 +31,10 @@ def threshold_map(phi: Callable[[Array], Array]) -> Callable[..., Array]:
       every entry the derivative is 0.
 
     Raises:
-      TypeError: a phi that is not callable or has no hash; from the map, scores that are not real numbers.
-      ValueError: from the map, what `softmax` raises, a negative total, and a phi that returns another shape or dtype.
+      TypeError: a phi that is not callable or has no hash, or closes over a traced value; from the map, scores that are not
+        real numbers.
+      ValueError: a phi that returns another shape or dtype, or does not go from 0 at −∞ to something positive; from the map,
+        what `softmax` raises, and a negative total.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -51,20 +54,23 @@ def threshold_map(phi: Callable[[Array], Array]) -> Callable[..., Array]:
     if not callable(phi):
         raise TypeError(f"threshold_map: phi is a {type(phi).__name__}; pass a function of an array.")
     _check.hashable("threshold_map", "phi", phi)
+    _check.rises_from_zero("threshold_map", "phi", phi)
 
-    def apply(scores, *, total=1.0, axis=-1, where=None, temperature=1.0):
+    def choose(scores, *, total=1.0, axis=-1, where=None, temperature=1.0):
         scores, axes = _check.choice("threshold_map", scores, axis, where, temperature)
         _check.per_slice("threshold_map", "total", total, scores.shape, axes)
         _check.at_least("threshold_map", "total", total, 0)
         return _jitted_map(scores, where, total, temperature, phi, axes)
 
-    return apply
+    choose.__doc__ = f"p = φ((scores − τ)/T) with Σp = total, φ = {getattr(phi, '__name__', phi)}; see `threshold_map`."
+    return choose
 
 
 @partial(jax.jit, static_argnums=(4, 5))
 def _jitted_map(scores, where, total, temperature, phi, axes):
     total, temperature = _threshold.aligned(total, scores), _threshold.aligned(temperature, scores)
     x = _threshold.masked(scores, where).astype(_threshold.working_dtype(scores.dtype))
+    _check.closes_over_nothing("threshold_map", "phi", phi, x)
     return _map(x, total, temperature, phi, axes).astype(scores.dtype)
 
 
@@ -118,7 +124,7 @@ def _points(x, total, temperature, phi, axes):
                 (end, short(end)),
             )[0]
 
-        return grown(-1, lowest - 1), grown(1, jnp.ones_like(lowest))
+        return grown(-1, lowest - 1), grown(1, _threshold.constant(1, lowest))
 
     t, entries = _threshold.points(_threshold.pinned(x), total, temperature, partial(_value_and_slope, phi=phi), bracket, axes)
     return jnp.where(entries, t, -jnp.inf)

@@ -61,7 +61,7 @@ def top_k_mask(scores: ArrayLike, *, k: Number, axis: Axis = -1, where: ArrayLik
 
     Args:
       scores: real numbers `[..., n]`; −inf is a masked entry.
-      k: how many, a whole number from 0 to n or one for each choice, `[..., 1]`; it may be traced.
+      k: how many, a whole number from 0 to n or one for each choice, `[..., 1]`; it may be traced, and is rounded then.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
       where: booleans that broadcast to the scores; an entry with False is never chosen, whatever it holds.
 
@@ -98,7 +98,7 @@ def _top_k_mask(scores: Array, where: Array | None, k, axes: tuple[int, ...]) ->
     # Bisection twice, on counts: the k-th largest score in the order of its bits, then the last index of its ties to take.
     # Plain sums only: they keep the sharding, and take several axes at once.
     x = _threshold.pinned(lax.stop_gradient(_threshold.masked(scores, where)))
-    k = jnp.floor(_threshold.aligned(k, scores)) if jnp.issubdtype(jnp.asarray(k).dtype, jnp.floating) else jnp.asarray(k)
+    k = jnp.round(_threshold.aligned(k, scores)) if jnp.issubdtype(jnp.asarray(k).dtype, jnp.floating) else jnp.asarray(k)
     k = lax.expand_dims(k.astype(int), range(x.ndim - k.ndim))  # counts are integers: float32 has no 2²⁴ + 1
     order, index, entries = _bit_order(x), _index(x, axes), x > -jnp.inf
     start = _threshold.constant(0, x.max(axes, keepdims=True))

@@ -105,9 +105,10 @@ def any_power(levels: list[Array], above: Callable, alpha: Array, power: float |
         return lambda tau: _series_step(sums(*choice(level, tau)), epsilon)
 
     lower = jnp.where(offset == 1, 0, -1 / epsilon)
-    upper = jnp.where(offset == 1, -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps, -8 * tiny)  # all entries equal
+    all_equal = -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps
+    upper = jnp.where(offset == 1, all_equal, 0 * epsilon - 8 * tiny)
     # The last step is taken below, on the output, and is of third order where α ≤ 1.5.
-    tolerance = jnp.where(epsilon <= 0.5, _BEFORE_LAST, eps / 4)
+    tolerance = jnp.where(epsilon <= 0.5, _BEFORE_LAST, _threshold.constant(eps / 4, epsilon))
     tau, delta = _threshold.solve_by_levels(levels, step_on, lower, upper, tolerance)
     p, r = choice(x, jnp.where(tau + delta < upper, tau + delta, tau))
     f, *higher = sums(p, r)

@@ -49,8 +49,8 @@ def pinned(x: Array) -> Array:
 
 
 def constant(value: float, like: Array) -> Array:
-    """A constant of the shape, sharding and manual axes of `like`: `full_like` forgets the last, and a loop carry may not."""
-    return jnp.where(jnp.isnan(like), value, jnp.full_like(like, value))
+    """A constant of the shape, sharding and manual axes of `like`: a loop has to keep them, `full_like` and scalars forget."""
+    return (like != like).astype(like.dtype) * 0 + value
 
 
 def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, Array], Array]:
@@ -88,9 +88,15 @@ def climb(levels: list[Array], step_on: Callable, tau: Array, tolerance: float) 
 
     delta = constant(0, tau)
     for level in levels:
-        state = (tau + delta, delta, jnp.any(tau == tau), 0)
+        state = (tau + delta, delta, *_start(tau))
         tau, delta, *_ = lax.while_loop(lambda state: state[2], advance(level), state)
     return tau, delta
+
+
+def _start(tau: Array) -> tuple[Array, Array]:
+    """True and 0, both made from τ: `vmap` over an axis of an explicit mesh takes no carry that is not mapped (jax 0.12)."""
+    go = jnp.any(tau == tau)
+    return go, go.astype(int) * 0
 
 
 def solve_by_levels(
@@ -122,7 +128,7 @@ def solve(step: Callable, tau: Array, lower: Array, upper: Array, tolerance: flo
         moves = (error > tolerance) & (jnp.minimum(abs(delta), upper - lower) > resolution * abs(tau)) & (target != tau)
         return jnp.where(moves, target, tau), lower, upper, delta, jnp.any(moves), passes + 1  # nan stops
 
-    state = (tau, lower, upper, constant(0, tau), jnp.any(tau == tau), 0)
+    state = (tau, lower, upper, constant(0, tau), *_start(tau))
     tau, _, _, delta, _, _ = lax.while_loop(lambda state: state[4], advance, state)
     return tau, delta
 
@@ -182,7 +188,7 @@ def points(
     origin, _, tau, delta = lax.fori_loop(0, 2, from_nearest, (peak, zero, upper, zero))
     t = scaled(origin, peak, temperature)(x, tau)
     # The step that is left holds for the entries that it was derived from; the others stay on their plateau.
-    moves = (value_and_slope(t)[1] != 0) & ~jnp.isinf(delta)
+    moves = ((value_and_slope(t)[1] != 0) & ~jnp.isinf(delta)) | jnp.isnan(delta)
     return jnp.where(moves, t - delta, t), entries
 
 

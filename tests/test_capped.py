@@ -144,7 +144,7 @@ def test_top_k_mask_is_the_sorted_answer():
     for dtype in [jnp.float16, jnp.bfloat16, jnp.float64]:
         assert sx.top_k_mask(scores.astype(dtype), k=3).dtype == dtype
     for k in [1.5, jnp.array([[1.0], [0.5], [2.0], [3.0]])]:
-        with pytest.raises(ValueError, match=r"top_k_mask: k=[\s\S]+ is not a whole number; pass k as an int"):
+        with pytest.raises(ValueError, match=r"top_k_mask: k=[\s\S]+ is not a whole number; pass an int, or jnp.round"):
             sx.top_k_mask(scores, k=k)
 
 
@@ -186,8 +186,14 @@ def test_any_phi_sums_to_the_total_and_is_differentiated(phi):
 
 
 def test_wrong_phi():
-    with pytest.raises(ValueError, match=r"threshold_map: phi returned float64\[\] for float64\[3\]; return numbers of that"):
-        sx.threshold_map(jnp.sum)(jnp.zeros(3))
+    with pytest.raises(ValueError, match=r"threshold_map: phi returned float32\[\] for float32\[2\]; return numbers of that"):
+        sx.threshold_map(jnp.sum)
+    for phi in [jnp.tanh, lambda t: -t, lambda t: 1 - jax.nn.sigmoid(t), lambda t: 0 * t]:
+        with pytest.raises(ValueError, match=r"threshold_map: phi goes from .* pass a nondecreasing function that goes from 0"):
+            sx.threshold_map(phi)
+    for of_slope in [jax.grad, lambda f: jax.jit(jax.grad(f))]:
+        with pytest.raises(TypeError, match=r"threshold_map: phi closes over a traced value, .* temperature=1/slope"):
+            of_slope(lambda c: sx.threshold_map(lambda t: jax.nn.sigmoid(c * t))(jnp.arange(3.0))[0])(2.0)
     with pytest.raises(TypeError, match="threshold_map: phi is a str; pass a function of an array"):
         sx.threshold_map("sigmoid")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="threshold_map: total=-1 is below 0; pass total >= 0"):

@@ -418,6 +418,14 @@ def test_sharding_out_is_sharding_in_and_nothing_is_gathered(contract, kind, set
     assert moves_scores(compiled.as_text(), 512) == []
 
 
+@each(CHOICES)
+def test_vmap_over_a_sharded_batch(contract):
+    mesh = jax.make_mesh((2, 4), ("b", "v"), axis_types=(AxisType.Explicit,) * 2)
+    scores = scores_of((4, 64), dtype=np.float32)
+    sharded = jax.device_put(scores, NamedSharding(mesh, P("b", None)))
+    np.testing.assert_allclose(jax.jit(jax.vmap(contract.apply))(sharded), contract.apply(scores), rtol=1e-6, atol=1e-7)
+
+
 @each(SMOOTH)
 def test_shard_map_over_the_batch(contract):
     mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
