@@ -17,6 +17,7 @@ from softmaxx import _reduce
 from softmaxx._types import Array, Number
 
 _COARSE_ERROR = 1e-2  # of Σφ, on block maxima: a start is all that they are for
+_MOST_PASSES = 80  # above the bound of the steps for any n: two thresholds that rounding cannot tell apart end here
 _BISECT_EVERY = 8  # every so many passes bisect, so that the bracket shrinks whatever the steps do
 
 
@@ -82,7 +83,7 @@ def climb(levels: list[Array], step_on: Callable, tau: Array, tolerance: float) 
             tau, _, _, passes = state
             delta, error = step_on(level)(tau, passes)
             moves = (error > (tolerance if level is levels[-1] else _COARSE_ERROR)) & (abs(delta) > resolution * abs(tau))
-            return jnp.where(moves, tau + delta, tau), delta, jnp.any(moves), passes + 1
+            return jnp.where(moves, tau + delta, tau), delta, jnp.any(moves) & (passes < _MOST_PASSES), passes + 1
 
         return body
 
@@ -206,8 +207,7 @@ def _nearest(x, entries, origin, peak, temperature, tau, axes) -> tuple[Array, A
 def tangent(w: Array, v: Array, axes: tuple[int, ...], dk: float | Array = 0) -> Array:
     """w ⊙ (v − (Σwv − dk)/Σw): the derivative of p = φ(z − τ), w = φ'(z − τ), along z' = v, while τ makes Σp' = dk.
 
-    Entries with w = 0 neither give nor take, whatever v holds there; if all are saturated the
-    derivative is 0.
+    Entries with w = 0 neither give nor take, whatever v holds there; if all are saturated the derivative is 0.
     """
     off = w == 0
     return jnp.where(off, 0, w * (v - movement(w, jnp.where(off, 0, v), axes, dk)))
