@@ -6,10 +6,10 @@ virtual CPU devices. Each choice keeps the sharding and exchanges a few numbers 
     python examples/mesh.py
 """
 
+import math
 import re
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -36,9 +36,8 @@ def value_and_pullback(choose):
 def largest_moved(program: str, collectives: str) -> int:
     """Entries of the largest array that one of the collectives moves in the compiled program, on one device."""
     lines = re.findall(rf"= (.+?) (?:{collectives})(?:-start)?\(", program)
-    shapes = [shape.split(",") for line in lines for shape in re.findall(r"\[([\d,]*)\]", line)]
-    sizes = [jnp.prod(jnp.array([int(n) for n in shape if n])).item() for shape in shapes]
-    return int(max(sizes, default=0))
+    shapes = [re.findall(r"\d+", shape) for line in lines for shape in re.findall(r"\[([\d,]*)\]", line)]
+    return max((math.prod(int(n) for n in shape) for shape in shapes), default=0)
 
 
 def main() -> None:

@@ -91,14 +91,11 @@ def _top_k(scores, k, alpha, upper, temperature, power, axes):
     entries = x > -jnp.inf
     room = jnp.where(entries, upper, 0).sum(axes, keepdims=True)
     highest = cap.max(axes, keepdims=True)
-    t, _ = _threshold.points(
-        x,
-        jnp.minimum(k, room),
-        temperature,
-        value_and_slope,
-        lambda lowest, _: (lowest - inverse(highest), -inverse(k / n)),
-        axes,
-    )
+
+    def bracket(lowest, _):
+        return lowest - inverse(highest), -inverse(k / n)
+
+    t, _ = _threshold.points(x, jnp.minimum(k, room), temperature, value_and_slope, bracket, axes)
     p = value_and_slope(t)[0]
     p = jnp.where(jnp.isnan(p), p, jnp.where((k >= room) & entries, upper, jnp.where((k == 0) | ~entries, 0, p)))
     return p.astype(scores.dtype)
@@ -113,9 +110,8 @@ def _top_k_jvp(power, axes, primals, tangents):
     return p, _top_k_linear(power, axes, p, *primals[2:], (dx, dalpha, dtemperature), dk, dupper)
 
 
-@partial(
-    jax.checkpoint, static_argnums=(0, 1), prevent_cse=False
-)  # of the size of the scores only p is kept, and upper if it is
+# Of the size of the scores only p is kept, and upper where it differs between entries.
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _top_k_linear(power, axes, p, alpha, upper, temperature, tangents, dk, dupper):
     dtype, upper = p.dtype, upper.astype(p.dtype)
     capped, on = (p >= upper) & (p > 0), (p < upper) & (p > 0)

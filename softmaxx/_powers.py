@@ -159,7 +159,10 @@ _EXP2 = _chebyshev(np.exp2, -0.5, 0.5, 6)
 
 
 def _log2(s: Array) -> Array:
-    """log₂ s of positive numbers; in float32 the exponent and a polynomial in the rest, twice as fast as `jnp.log2` on CPU."""
+    """log₂ s of positive numbers; in float32 the exponent and a polynomial in the rest.
+
+    With `_exp2` it takes two thirds of the time of `jnp.log` and `jnp.exp` on CPU.
+    """
     if s.dtype != jnp.float32 or not _OWN_POWER:
         return jnp.log(s) * (1 / math.log(2))
     bits = lax.bitcast_convert_type(s, jnp.int32)

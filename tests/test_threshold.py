@@ -150,6 +150,8 @@ def test_levels_are_subsets_and_the_peak_is_the_max(n, devices, monkeypatch):
     x = scores_of((3, n), dtype=np.float32).at[0, -1].set(9.0)
     peak, levels = _reduce.peak_and_levels(x, (1,))
     np.testing.assert_array_equal(peak, x.max(1, keepdims=True))
+    above = _threshold.scaled(peak, peak, jnp.ones((1, 1), np.float32))
+    np.testing.assert_array_equal(above(x, 0 * peak).max(1), 0)
     for level in levels:
         assert all(np.isin(np.asarray(row), np.asarray(full)).all() for row, full in zip(level, x, strict=True))
     assert [level.shape[1] for level in levels] == sorted(level.shape[1] for level in levels)
