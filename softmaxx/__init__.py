@@ -2,9 +2,15 @@
 
 from softmaxx._capped import soft_top_k
 from softmaxx._expect import expected_index, expected_spread, soft_argmax, sparse_argmax
+from softmaxx._host import host_oracle
+from softmaxx._losses import fenchel_young_loss, spo_plus_loss
 from softmaxx._maps import threshold_map
-from softmaxx._oracles import one_hot_argmax, top_k_mask
-from softmaxx._perturb import Noise, gumbel, normal, perturbed, perturbed_argmax
+from softmaxx._noise import Noise, gumbel, laplace, log_normal, logistic, normal
+from softmaxx._oracles import one_hot_argmax, row_oracle, top_k_mask
+from softmaxx._paths import best_grid_path
+from softmaxx._perturb import perturbed, perturbed_argmax, standard_error
+from softmaxx._ranking import expected_ranking, ranking
+from softmaxx._sampling import Sampler, antithetic, independent, latin_hypercube, sobol
 from softmaxx._simplex import entmax, softmax, sparsemax
 from softmaxx._types import SmoothMax
 
@@ -12,20 +18,36 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Noise",
+    "Sampler",
     "SmoothMax",
+    "antithetic",
+    "best_grid_path",
     "entmax",
     "expected_index",
+    "expected_ranking",
     "expected_spread",
+    "fenchel_young_loss",
     "gumbel",
+    "host_oracle",
+    "independent",
+    "laplace",
+    "latin_hypercube",
+    "log_normal",
+    "logistic",
     "normal",
     "one_hot_argmax",
     "perturbed",
     "perturbed_argmax",
+    "ranking",
+    "row_oracle",
+    "sobol",
     "soft_argmax",
     "soft_top_k",
     "softmax",
     "sparse_argmax",
     "sparsemax",
+    "spo_plus_loss",
+    "standard_error",
     "threshold_map",
     "top_k_mask",
 ]

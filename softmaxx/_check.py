@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from softmaxx._types import Array, Axis, Key, Number
+from softmaxx._types import Array, Axis, Number
 
 _FLOATS = tuple(jnp.dtype(name) for name in ("float16", "bfloat16", "float32", "float64"))
 
@@ -60,6 +60,17 @@ def axes_of(function: str, axis: Axis, shape: tuple[int, ...]) -> tuple[int, ...
         if shape[one] == 0:
             raise ValueError(f"{function}: axis {one} of the shape {shape} is empty; a choice needs at least one entry.")
     return tuple(axes)
+
+
+def single_axis(function: str, axis: int, shape: tuple[int, ...]) -> int:
+    if isinstance(axis, tuple):
+        raise TypeError(f"{function}: axis={axis!r} is not an int; pass one axis, for several reshape them into one.")
+    return axes_of(function, axis, shape)[0]
+
+
+def grid(function: str, shape: tuple[int, ...]) -> None:
+    if len(shape) < 2 or 0 in shape[-2:]:
+        raise ValueError(f"{function}: scores have shape {shape}; pass a grid of at least one cell, [..., rows, columns].")
 
 
 def mask(function: str, where: Any, shape: tuple[int, ...]) -> None:
@@ -160,31 +171,6 @@ def _known(value: Any) -> bool:
     return not (isinstance(value, Tracer) or (isinstance(value, jax.Array) and not value.is_fully_addressable))
 
 
-def sample_count(function: str, num_samples: Any) -> None:
-    """The number of samples is a Python int of at least one."""
-    try:
-        count = operator.index(num_samples)
-    except TypeError:
-        raise TypeError(
-            f"{function}: num_samples={num_samples!r} is not an int; it fixes a shape, pass a Python int."
-        ) from None
-    if count < 1:
-        raise ValueError(f"{function}: num_samples={count} draws nothing; pass num_samples >= 1.")
-
-
-def random_key(function: str, key: Any) -> Key:
-    """One key of `jax.random.key`, or of the older `jax.random.PRNGKey`."""
-    remedy = "pass key=jax.random.key(seed), a new one for each call"
-    if not isinstance(key, jax.Array | np.ndarray):
-        raise TypeError(f"{function}: key is a {type(key).__name__}; {remedy}.")
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed and key.dtype != jnp.uint32:
-        raise TypeError(f"{function}: key has dtype {key.dtype}, that is no key; {remedy}.")
-    if key.ndim != (0 if typed else 1):
-        raise ValueError(f"{function}: key has shape {key.shape}; {remedy}, and for several use jax.vmap.")
-    return jnp.asarray(key)
-
-
 def elementwise(function: str, argument: str, value: Any, t: Array) -> None:
     """The function named `argument` has returned one number for each entry of t, in its dtype."""
     if not isinstance(value, jax.Array) or value.shape != t.shape or value.dtype != t.dtype:
@@ -220,19 +206,6 @@ def closes_over_nothing(function: str, argument: str, phi: Any, like: Array) -> 
         )
 
 
-def noise_pair(function: str, noise: Any) -> None:
-    """The noise is a pair of functions, as `Noise` holds them."""
-    if not (callable(getattr(noise, "sample", None)) and callable(getattr(noise, "score", None))):
-        got = repr(noise) if isinstance(noise, str | None) else f"a {type(noise).__name__}"
-        raise TypeError(f"{function}: noise is {got}; pass sx.normal, sx.gumbel or sx.Noise(sample, score).")
-
-
-def noise_draw(function: str, z: Any, shape: tuple[int, ...]) -> None:
-    """The noise drew what it was asked for."""
-    if not isinstance(z, jax.Array) or z.shape != shape:
-        raise ValueError(f"{function}: noise.sample returned the shape {jnp.shape(z)}; return the shape it is given, {shape}.")
-
-
 def hashable(function: str, argument: str, value: Any) -> None:
     """The value may be a static argument of jit."""
     try:
@@ -240,16 +213,6 @@ def hashable(function: str, argument: str, value: Any) -> None:
     except TypeError:
         kind = type(value).__name__
         raise TypeError(f"{function}: {argument} is a {kind}, that has no hash; wrap it in a function.") from None
-
-
-def oracle_output(function: str, y: Any, shape: tuple[int, ...]) -> None:
-    """The oracle's answers `[N, ...]` are one floating array of the scores' shape for each sample."""
-    if not isinstance(y, jax.Array):
-        raise TypeError(f"{function}: oracle returned a {type(y).__name__}; return one array of the scores' shape {shape}.")
-    if not jnp.issubdtype(y.dtype, jnp.floating):
-        raise TypeError(f"{function}: oracle returned {y.dtype}; return floating numbers, y.astype(scores.dtype).")
-    if y.shape[1:] != shape:
-        raise ValueError(f"{function}: oracle returned the shape {y.shape[1:]} for scores {shape}; return the scores' shape.")
 
 
 def axis_positions(function: str, positions: Any, axis: Axis, axes: tuple[int, ...], shape: tuple[int, ...]) -> tuple | None:

@@ -1,82 +1,68 @@
 """Smoothing by noise: the expectation of an oracle at perturbed scores, and its derivatives from the same samples."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check, _expect, _oracles, _threshold
-from softmaxx._types import Array, ArrayLike, Axis, Key, Number, Oracle, SmoothMax
-
-
-class Noise(NamedTuple):
-    r"""A noise of density q(z) ∝ exp(−ν(z)), independent in every entry: how to draw it, and its score function ν'.
-
-    Attributes:
-      sample: `(key, shape, dtype)` → an array of that shape and dtype; called with float32 or float64.
-      score: z → ν'(z) = −(log q)'(z), elementwise. E ν'(Z) = 0 and E Z·ν'(Z) = 1 hold for every such noise.
-
-    Limits:
-      The density must be positive and continuous on the whole line: without tails the derivative is not an expectation.
-
-    Raises:
-      TypeError: from `perturbed`, for something else than a pair of functions.
-      ValueError: from `perturbed`, for a `sample` that does not return the shape it is given.
-
-    Example:
-      >>> import jax, jax.numpy as jnp, softmaxx as sx
-      >>> logistic = sx.Noise(jax.random.logistic, lambda z: jnp.tanh(z / 2))
-      >>> smooth = sx.perturbed(sx.one_hot_argmax, noise=logistic, num_samples=1000)
-      >>> print(smooth.argmax(jnp.array([0.0, 9.0]), key=jax.random.key(0)).round(1))
-      [0. 1.]
-
-    Reference:
-      Abernethy, Lee and Tewari, Perturbation techniques in online learning and optimization, 2016, section 1.3.
-    """
-
-    sample: Callable[[Key, tuple[int, ...], jnp.dtype], Array]
-    score: Callable[[Array], Array]
-
-
-normal = Noise(jax.random.normal, lambda z: z)
-gumbel = Noise(jax.random.gumbel, lambda z: 1 - jnp.exp(-z))
+from softmaxx import _check, _check_oracle, _expect, _oracles, _score_function, _threshold
+from softmaxx._noise import Noise, gumbel, normal
+from softmaxx._sampling import Sampler, independent
+from softmaxx._score_function import Expectation, Plan
+from softmaxx._types import Array, ArrayLike, Axis, Key, Number, Oracle, SmoothMax, Tree
 
 
 def perturbed(
-    oracle: Oracle, *, num_samples: int = 128, sigma: Number = 1.0, noise: Noise = normal, baseline: bool = True
+    oracle: Oracle,
+    *,
+    num_samples: int = 128,
+    sigma: Tree = 1.0,
+    noise: Noise = normal,
+    sampler: Sampler = independent,
+    baseline: bool = True,
+    batch_size: int | None = None,
 ) -> SmoothMax:
     r"""Smooths an oracle's max by noise: value E⟨θ + σZ, y(θ + σZ)⟩, argmax E y(θ + σZ), as means over N samples.
 
     The oracle y sees each perturbed score array once, and value and derivative come from the same N answers. With u the
-    perturbed scores, ∂ E y(u) = E (y − b)·∂ log q((u − θ)/σ), where b, the mean of the other N − 1 answers, lowers the
-    variance and leaves the mean; ∂ value/∂θ is `argmax` itself. Second and higher derivatives are of the same kind.
+    perturbed scores and q their density, ∂ E y(u) = E (y(u) − b)·∂ log q(u), where b, the mean of the answers that are
+    independent of this one, lowers the variance and leaves the mean; ∂ value/∂θ is `argmax` itself. Second and higher
+    derivatives are of the same kind, from the same answers.
 
     Args:
-      oracle: `(scores, *args)` → an array of the scores' shape and a floating dtype, for one instance; it is vmapped over
-        the samples. It needs no derivative. Pass the data it needs as `args`; through them a differentiable oracle is
-        differentiated as it is.
-      num_samples: N ≥ 1, a Python int. The standard error falls as 1/√N.
-      sigma: σ ≥ 0, a number or an array that broadcasts to the scores; it may be traced and differentiated.
-      noise: `normal`, `gumbel` or another `Noise`.
-      baseline: whether to subtract b; with a single sample there is none.
+      oracle: `(scores, *args)` → an array, or a tree of arrays, of any shape and a floating dtype, for one instance; it is
+        vmapped over the samples (`row_oracle` takes them as rows). It needs no derivative. Pass the data it needs as `args`;
+        through them a differentiable oracle is differentiated as it is.
+      num_samples: N ≥ 1, a Python int. The standard error falls as 1/√N, with `sobol` faster; see `standard_error`.
+      sigma: σ ≥ 0, a number, an array that broadcasts to the scores, or for a tree of scores a tree of these; it may be traced
+        and differentiated.
+      noise: `normal`, `gumbel`, `logistic`, `laplace`, `log_normal` or another `Noise`.
+      sampler: `independent`, `antithetic`, `latin_hypercube`, `sobol` or another `Sampler`.
+      baseline: whether to subtract b; where all samples depend on each other, as with a single one, there is none.
+      batch_size: how many samples to draw and solve at a time, for the memory of so many: the same result to rounding. The
+        backward pass then draws and solves them again, 2N rows in all; forward mode does not.
 
     Returns:
-      `SmoothMax(argmax, value)`, both called `(scores, *args, key=key)`, for scores `[...]` of one instance, all entries
-      together; for a batch use `jax.vmap`, with one key for all or one each. `argmax` has the scores' shape and dtype,
-      `value` is a scalar. The noise is drawn in at least float32. For the same key, `jax.grad(value)` is `argmax`.
+      `SmoothMax(argmax, value)`, both called `(scores, *args, key=key)`, for the scores of one instance, an array or a tree of
+      arrays, all entries together; for a batch use `jax.vmap`, with one key for all or one each. `argmax` has the shape, tree
+      and dtype that the oracle answers these scores with; `value` is a scalar in the scores' dtype, and is defined if the
+      answer looks like the scores. Noise and means are in at least float32, and so are the scores that the oracle sees. For
+      the same key, `jax.grad(value)` is `argmax`. (With a noise that multiplies, `log_normal`, it is E y·∂u/∂θ instead.)
 
     Limits:
       σ = 0: `argmax` is the oracle, with zero derivative, and `value` the max. For σ > 0 ties are broken by the noise, evenly.
-      Scores of ±inf stay so and pass no derivative. A traced σ < 0 gives nan. The oracle is part of what is compiled: make
-      it once, outside the training loop.
+      Scores of ±inf stay so and pass no derivative. A traced σ < 0 gives nan. Derivatives of second order refuse `laplace`.
+      The oracle is part of what is compiled: make it once, outside the training loop. On a mesh, a batch is split by its
+      sharding; to split the samples, constrain them in the noise: `sx.normal._replace(quantile=...)`, see the README.
 
     Raises:
-      TypeError: an oracle that is not callable or does not return a floating array; a key that is none.
-      ValueError: an oracle whose output has another shape; a `sigma` that does not broadcast or is negative;
-        `num_samples` < 1.
+      TypeError: an oracle that is not callable, reads values while it is traced, closes over a traced value, or does not return
+        floating arrays; a key that is none.
+      ValueError: `value` of an oracle whose output does not look like the scores; a `sigma` that does not broadcast or is
+        negative; `num_samples` < 1 or no multiple of the sampler's groups; a `batch_size` that splits them.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -90,29 +76,56 @@ def perturbed(
       Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS 2020; the baseline: Kool, van Hoof and
       Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free!, 2019; higher orders: Foerster et al., DiCE, ICML 2018.
     """
-    if not callable(oracle):
-        raise TypeError(f"perturbed: oracle is a {type(oracle).__name__}; pass a function (scores, *args) -> array.")
-    _check.hashable("perturbed", "oracle", oracle)
-    _check.noise_pair("perturbed", noise)
-    _check.sample_count("perturbed", num_samples)
-    _check.real("perturbed", "sigma", sigma)
-    _check.at_least("perturbed", "sigma", sigma, 0)
-    settings = _Settings(oracle, noise, int(num_samples), bool(baseline))
+    _check_oracle.oracle("perturbed", oracle)
+    _check_oracle.noise("perturbed", noise)
+    _check_oracle.sampler("perturbed", sampler)
+    count = _check_oracle.sample_count("perturbed", num_samples)
+    size = _check_oracle.group_size("perturbed", sampler, count)
+    for one in jax.tree.leaves(sigma, is_leaf=lambda leaf: leaf is None):
+        _check.real("perturbed", "sigma", one)
+        _check.at_least("perturbed", "sigma", one, 0)
+    plan = Plan(noise, sampler, count, _check_oracle.batch("perturbed", batch_size, size), bool(baseline))
+    smooth = _Perturbed(oracle, plan, sigma)
+    known = oracle is _oracles.one_hot_argmax and noise is gumbel and jnp.ndim(sigma) == 0
+    return SmoothMax(smooth.argmax, smooth.value, partial(_gumbel_penalty, sigma) if known else None)
 
-    def checked(scores, key):
-        scores = _check.real_array("perturbed", "scores", scores)
-        _check.per_entry("perturbed", "sigma", sigma, scores.shape)
-        return scores, _check.random_key("perturbed", key)
 
-    def argmax(scores, *args, key):
-        scores, key = checked(scores, key)
-        return _jitted_argmax(settings, scores, sigma, key, args)
+def standard_error(smooth: SmoothMax) -> SmoothMax:
+    r"""Computes the Monte-Carlo standard errors of a perturbed pair: √(Σ_g (m_g − m)² / (G(G − 1))) over the groups' means m_g.
 
-    def value(scores, *args, key):
-        scores, key = checked(scores, key)
-        return _jitted_value(settings, scores, sigma, key, args)
+    Args:
+      smooth: what `perturbed` returns.
 
-    return SmoothMax(argmax, value)
+    Returns:
+      A pair like it, called alike, of the standard errors of `smooth.argmax` and of `smooth.value` for the same key, from the
+      same N samples: with independent samples (G = N groups of one) the standard deviation over √N. It has no derivative.
+
+    Limits:
+      The estimate itself is uncertain by 1/√(2(G − 1)) of it: `latin_hypercube` and `sobol` have two groups unless told to
+      have more. One group has no spread, and gives 0.
+
+    Raises:
+      TypeError: a pair that is not perturbed, and so has no error.
+      ValueError: samples in a single group.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> smooth = sx.perturbed(sx.one_hot_argmax, num_samples=10_000)
+      >>> print(sx.standard_error(smooth).argmax(jnp.zeros(2), key=jax.random.key(0)).round(4))
+      [0.005 0.005]
+
+    Reference:
+      Owen, Monte Carlo theory, methods and examples, 2013, sections 2.2 and 17.
+    """
+    of = getattr(getattr(smooth, "argmax", None), "__self__", None)
+    if not isinstance(of, _Perturbed):
+        raise TypeError("standard_error: smooth is not what sx.perturbed returns; other pairs are exact.")
+    if of.plan.num_samples == of.plan.group_size:
+        raise ValueError(
+            f"standard_error: the {of.plan.num_samples} samples are one group, which has no spread; pass a larger num_samples "
+            "or a sampler with more groups."
+        )
+    return SmoothMax(of.argmax_error, of.value_error)
 
 
 def perturbed_argmax(
@@ -135,7 +148,7 @@ def perturbed_argmax(
       key: a key of `jax.random.key`; every choice of a batch gets noise of its own.
       num_samples: N ≥ 1, a Python int.
       sigma: σ ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
-      noise: `normal`, `gumbel` or another `Noise`.
+      noise: `normal`, `gumbel`, `logistic`, `laplace` or another `Noise`; scores are shifted, so none that multiplies.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
       where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
       positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
@@ -166,124 +179,118 @@ def perturbed_argmax(
     scores = _check.real_array(function, "scores", scores)
     axes = _check.axes_of(function, axis, scores.shape)
     _check.mask(function, where, scores.shape)
-    _check.noise_pair(function, noise)
-    _check.sample_count(function, num_samples)
+    _check_oracle.noise(function, noise)
+    plan = Plan(noise, independent, _check_oracle.sample_count(function, num_samples), axes=axes)
     _check.per_slice(function, "sigma", sigma, scores.shape, axes)
     _check.at_least(function, "sigma", sigma, 0)
-    key = _check.random_key(function, key)
+    key = _check_oracle.random_key(function, key)
     positions = _check.axis_positions(function, positions, axis, axes, scores.shape)
-    return _perturbed_argmax(noise, int(num_samples), axes, isinstance(axis, tuple), scores, where, sigma, key, positions)
+    return _perturbed_argmax(plan, isinstance(axis, tuple), scores, where, sigma, key, positions)
 
 
-class _Settings(NamedTuple):
-    """What is static in `perturbed`. `axes` are those that one instance spans; None is all of them."""
+@dataclass(frozen=True, eq=False)
+class _Perturbed:
+    """The functions of one `perturbed` pair."""
 
     oracle: Oracle
-    noise: Noise
-    num_samples: int
-    baseline: bool
-    axes: tuple[int, ...] | None = None
+    plan: Plan
+    sigma: Tree
+
+    def argmax(self, scores: Tree, *args: Any, key: Key) -> Any:
+        return _argmax(self.oracle, self.plan, *self._checked(scores, key), args)
+
+    def value(self, scores: Tree, *args: Any, key: Key) -> Array:
+        return _value(self.oracle, self.plan, *self._checked(scores, key), args)
+
+    def argmax_error(self, scores: Tree, *args: Any, key: Key) -> Any:
+        return _argmax_error(self.oracle, self.plan, *self._checked(scores, key), args)
+
+    def value_error(self, scores: Tree, *args: Any, key: Key) -> Array:
+        return _value_error(self.oracle, self.plan, *self._checked(scores, key), args)
+
+    def _checked(self, scores: Tree, key: Key) -> tuple[Tree, tuple, Key]:
+        scores = _check_oracle.scores("perturbed", scores)
+        sigmas = _check_oracle.one_for_each_leaf("perturbed", "sigma", self.sigma, scores)
+        return scores, sigmas, _check_oracle.random_key("perturbed", key)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _perturbed_argmax(noise, num_samples, axes, joint, scores, where, sigma, key, positions):
-    settings = _Settings(partial(_oracles.one_hot_argmax, axis=axes), noise, num_samples, True, axes)
-    x = _threshold.masked(scores.astype(_threshold.working_dtype(scores.dtype)), where)
-    peak = lax.stop_gradient(x.max(axes, keepdims=True))  # the distribution does not depend on it, its rounding does
-    x = jnp.where(x == jnp.inf, 0, x - jnp.where(peak == -jnp.inf, 0, peak))
-    p = _argmax(settings, x, sigma, key, ())
-    return _expect._expected_index(p, positions, axes, joint).astype(scores.dtype)
+@partial(jax.jit, static_argnums=(0, 1))
+def _argmax(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, args: tuple) -> Any:
+    answers, out = _answers(oracle, plan, scores, sigmas, key, args)
+    return jax.tree.map(lambda y, like: y.astype(like.dtype), answers.mean, out)
 
 
-def _argmax(settings: _Settings, scores: Array, sigma: Number, key: Key, args: tuple) -> Array:
-    sigma = _threshold.aligned(sigma, scores)
-    y, _, _, log_ratio = _samples(settings, scores, sigma, key, args)
-    return _mean(y, log_ratio, settings.baseline).astype(scores.dtype)
+@partial(jax.jit, static_argnums=(0, 1))
+def _argmax_error(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, args: tuple) -> Any:
+    answers, out = _answers(oracle, plan, scores, sigmas, key, args)
+    return jax.tree.map(lambda y, like: y.astype(like.dtype), answers.error, out)
 
 
-def _value(settings: _Settings, scores: Array, sigma: Number, key: Key, args: tuple) -> Array:
-    sigma = _threshold.aligned(sigma, scores)
-    theta = scores.astype(sigma.dtype)
-    y, u, z, log_ratio = _samples(settings, scores, sigma, key, args)
-    total = (jnp.where((y == 0) & jnp.isinf(u), 0, u) * y).sum(tuple(range(1, y.ndim))).mean(0)
-    # Along the scores and sigma with y held, ⟨θ + σz, y⟩ moves by ⟨y, dθ⟩ + ⟨yz, dσ⟩ (Danskin): F' = E y, and dF/dσ = E yZ.
-    by_theta = _mean(y, log_ratio, settings.baseline).astype(scores.dtype).astype(theta.dtype)  # `argmax` to the bit
-    by_sigma = _mean(y * _held(theta, sigma, z), log_ratio, settings.baseline)
-    return _with_gradients(total, (by_theta, by_sigma), (theta, jnp.broadcast_to(sigma, theta.shape))).astype(scores.dtype)
+def _answers(oracle, plan, scores, sigmas, key, args) -> tuple[Expectation, Any]:
+    """The expectation of the oracle's answer, and what the answer looks like."""
+    theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
+    return _score_function.expectation(plan, lambda z: solve(z)[1], theta, sigma, key), out
 
 
-_jitted_argmax = jax.jit(_argmax, static_argnums=0)
-_jitted_value = jax.jit(_value, static_argnums=0)
+@partial(jax.jit, static_argnums=(0, 1))
+def _value(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, args: tuple) -> Array:
+    theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
+    _check_oracle.like_scores("perturbed", out, scores)
+
+    def products(z):
+        # With y held, ⟨u, y⟩ moves by ⟨y, du⟩ (Danskin), so that ∂ value/∂θ = E y·∂u/∂θ and ∂ value/∂σ = E y·∂u/∂σ.
+        u, y = solve(z)
+        y = [y.astype(u.dtype) for y, u in zip(jax.tree.leaves(y), u, strict=True)]
+        slopes = [_score_function.slopes(plan.noise, *leaf) for leaf in zip(theta, sigma, z, strict=True)]
+        return _inner(u, y), [(by_theta * y, by_sigma * y) for (by_theta, by_sigma), y in zip(slopes, y, strict=True)]
+
+    means = _score_function.expectation(plan, products, theta, sigma, key)
+    total, (_, gradients) = means.held[0], means.mean
+    # Rounded as `argmax` is, which it equals to the bit.
+    by_theta = [g.astype(leaf.dtype).astype(g.dtype) for (g, _), leaf in zip(gradients, jax.tree.leaves(scores), strict=True)]
+    sigma = [jnp.broadcast_to(s, t.shape) for s, t in zip(sigma, theta, strict=True)]
+    total = _with_gradients(total, (by_theta, [g for _, g in gradients]), (theta, sigma))
+    return total.astype(_threshold.widest([leaf.dtype for leaf in jax.tree.leaves(scores)]))
 
 
-def _samples(settings: _Settings, scores: Array, sigma: Array, key: Key, args: tuple) -> tuple[Array, Array, Array, Array]:
-    """The oracle's answers `[N, ...]`, the perturbed scores, the noise, and the log density ratio of each sample.
+@partial(jax.jit, static_argnums=(0, 1))
+def _value_error(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, args: tuple) -> Array:
+    theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
+    _check_oracle.like_scores("perturbed", out, scores)
 
-    The answers do not depend on the scores and sigma as far as derivatives go: how the samples shift is in the ratio.
-    """
-    theta = scores.astype(sigma.dtype)
-    # Drawn as a matrix: the generator compiles many times slower for more dimensions, and draws the same numbers.
-    z = settings.noise.sample(key, (settings.num_samples, scores.size), theta.dtype)
-    _check.noise_draw("perturbed", z, (settings.num_samples, scores.size))
-    z = z.reshape(settings.num_samples, *scores.shape)
-    noise = jnp.where(sigma >= 0, sigma, jnp.nan)[None] * z
-    u = _threshold.pinned(lax.stop_gradient(theta[None] + noise))
-    y = jax.vmap(lambda row: settings.oracle(row, *args))(u)
-    _check.oracle_output("perturbed", y, scores.shape)
-    axes = tuple(range(scores.ndim)) if settings.axes is None else settings.axes
-    log_ratio = _log_ratio(settings.noise.score, tuple(axis + 1 for axis in axes), theta, sigma, z)
-    return y.astype(theta.dtype), u, z, log_ratio
+    def product(z):
+        u, y = solve(z)
+        return _inner(u, jax.tree.leaves(y))
+
+    error = _score_function.expectation(plan, product, theta, sigma, key).error
+    return error.astype(_threshold.widest([leaf.dtype for leaf in jax.tree.leaves(scores)]))
 
 
-def _mean(y: Array, log_ratio: Array, baseline: bool) -> Array:
-    """The mean of y over the samples, which as a function of the log density ratios (all 0 here) has the derivatives of E y.
+def _problem(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, args: tuple) -> tuple:
+    """The leaves of the scores and their σ in the working dtype, how to solve rows of noise, and what one answer looks like."""
+    out = _check_oracle.answer("perturbed", oracle, scores, args)
+    leaves, tree = jax.tree.flatten(scores)
+    sigma = [_threshold.aligned(one, leaf) for one, leaf in zip(sigmas, leaves, strict=True)]
+    theta = [leaf.astype(one.dtype) for one, leaf in zip(sigma, leaves, strict=True)]
 
-    E y = E_q₀ (q/q₀)·y, to any order; subtracting b, independent of its own sample, changes no mean since E q/q₀ = 1.
-    """
-    mean, count = y.mean(0), y.shape[0]
-    centred = (y - mean[None]) * (count / (count - 1)) if baseline and count > 1 else y  # y − mean of the others
-    return mean + (jnp.expm1(log_ratio) * centred).mean(0)
+    def solve(z):
+        u = [_score_function.perturbed_scores(plan.noise, *leaf) for leaf in zip(theta, sigma, z, strict=True)]
+        y = _oracles.solve_rows(oracle, tree.unflatten(u), args)
+        _check_oracle.rows("perturbed", y, out, len(u[0]))
+        return u, jax.tree.map(lambda y: y.astype(_threshold.working_dtype(y.dtype)), y)
 
-
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _log_ratio(score, axes: tuple[int, ...], theta: Array, sigma: Array, z: Array) -> Array:
-    """log q(u; θ, σ) − log q(u; θ₀, σ₀) of each sample u = θ₀ + σ₀z, held while θ and σ move: 0 here, and its derivatives.
-
-    Reduced over the axes of one instance, `[N, ..., 1]`.
-    """
-    return _threshold.constant(0, theta[None] + z).sum(axes, keepdims=True)
+    return theta, sigma, solve, out
 
 
-@_log_ratio.defjvp
-def _log_ratio_jvp(score, axes, primals, tangents):
-    # log q(u; θ, σ) = −Σ ν((u − θ)/σ) − Σ log σ, with z = (u − θ)/σ and z' = −(dθ + z·dσ)/σ:
-    #   Σ [ν'(z)·dθ + (z·ν'(z) − 1)·dσ]/σ, over the entries that noise can move.
-    theta, sigma, z = primals
-    dtheta, dsigma, _ = tangents
-    held = _held(theta, sigma, z)
-    nu = score(held)
-    moved = (nu * dtheta[None] + (held * nu - 1) * dsigma[None]) * _inverse(sigma)[None]
-    dlog = jnp.where(jnp.isfinite(theta)[None], moved, 0).sum(axes, keepdims=True)
-    return _log_ratio(score, axes, *primals), dlog
-
-
-@jax.custom_jvp
-def _held(theta: Array, sigma: Array, z: Array) -> Array:
-    """The noise (u − θ)/σ for held samples u: z itself, without the rounding of u − θ, but it moves with θ and σ."""
-    return z
-
-
-@_held.defjvp
-def _held_jvp(primals, tangents):
-    theta, sigma, z = primals
-    dtheta, dsigma, _ = tangents
-    held = _held(theta, sigma, z)
-    moved = -(dtheta[None] + held * dsigma[None]) * _inverse(sigma)[None]
-    return held, jnp.where(jnp.isfinite(theta)[None], moved, 0)
+def _inner(u: list[Array], y: list[Array]) -> Array:
+    """⟨u, y⟩ of each row, where a score of −inf that is not chosen counts 0."""
+    dtype = _threshold.widest([leaf.dtype for leaf in u])
+    products = [jnp.where((y == 0) & jnp.isinf(u), 0, u) * y.astype(u.dtype) for u, y in zip(u, y, strict=True)]
+    return sum(p.sum(tuple(range(1, p.ndim))).astype(dtype) for p in products)
 
 
 @jax.custom_jvp
-def _with_gradients(value: Array, gradients: tuple[Array, ...], points: tuple[Array, ...]) -> Array:
+def _with_gradients(value: Array, gradients: tuple[list[Array], ...], points: tuple[list[Array], ...]) -> Array:
     """The value, with the given gradients at the points; second derivatives are the derivatives of the gradients."""
     return value
 
@@ -291,9 +298,27 @@ def _with_gradients(value: Array, gradients: tuple[Array, ...], points: tuple[Ar
 @_with_gradients.defjvp
 def _with_gradients_jvp(primals, tangents):
     value, gradients, points = primals
-    along = sum((g * d).sum() for g, d in zip(gradients, tangents[2], strict=True))
+    pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(tangents[2]), strict=True)
+    along = sum((g * d).sum().astype(value.dtype) for g, d in pairs)
     return _with_gradients(value, gradients, points), tangents[0] + along
 
 
-def _inverse(sigma: Array) -> Array:
-    return jnp.where(sigma > 0, 1 / jnp.where(sigma > 0, sigma, 1), 0)
+def _gumbel_penalty(sigma: Number, targets: ArrayLike, *args: Any, **kwargs: Any) -> Array:
+    """The conjugate of σ(log Σ exp(θ/σ) + γ), summed over the choices along the last axis: σ(Σ p log p − γ)."""
+    p = jnp.asarray(targets)
+    logarithms = jnp.log(jnp.where(p > 0, p, 1))
+    return jnp.asarray(sigma, p.dtype) * ((p * logarithms).sum() - float(jnp.euler_gamma) * (p.size // p.shape[-1]))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _perturbed_argmax(plan, joint, scores, where, sigma, key, positions):
+    x = _threshold.masked(scores.astype(_threshold.working_dtype(scores.dtype)), where)
+    peak = lax.stop_gradient(x.max(plan.axes, keepdims=True))  # the distribution does not depend on it, its rounding does
+    x = jnp.where(x == jnp.inf, 0, x - jnp.where(peak == -jnp.inf, 0, peak))
+    sigma, axes = _threshold.aligned(sigma, x), tuple(axis + 1 for axis in plan.axes)
+
+    def rows(z):
+        return _oracles.one_hot_argmax(_score_function.perturbed_scores(plan.noise, x, sigma, z[0]), axis=axes)
+
+    p = _score_function.expectation(plan, rows, [x], [sigma], key).mean
+    return _expect._expected_index(p, positions, plan.axes, joint).astype(scores.dtype)

@@ -26,6 +26,10 @@ def working_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
+def widest(dtypes: list[jnp.dtype]) -> jnp.dtype:
+    return max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
+
+
 def aligned(value: Number, like: Array) -> Array:
     """A hyperparameter in the working dtype of `like` and with its rank, leading axes first."""
     value = jnp.asarray(value).astype(working_dtype(like.dtype))

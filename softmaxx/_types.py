@@ -1,7 +1,7 @@
 """The types that the public signatures are written in."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,20 +11,21 @@ ArrayLike = jax.Array | np.ndarray | np.generic
 Number = float | ArrayLike  # a Python number is specialised or checked, an array may be traced
 Axis = int | tuple[int, ...]
 Key = jax.Array
+Tree = Any  # an array, or a tree of arrays: tuples, dicts, …
 
-
-Oracle = Callable[..., Array]  # (scores, *args) → a vertex with the largest ⟨scores, y⟩, of the scores' shape
+Oracle = Callable[..., Any]  # (scores, *args) → a vertex with the largest ⟨scores, y⟩
 
 
 class SmoothMax(NamedTuple):
     r"""Computes the smoothed max F(θ) of a choice set, as `value`, and its gradient y(θ) = ∇F(θ), as `argmax`.
 
-    Both members are called alike, `(scores, *args, **kwargs)`: further arguments go to the oracle, keywords such as `key=`
-    to the smoothing.
+    Both are called alike, `(scores, *args, **kwargs)`: further arguments go to the oracle, keywords such as `key=` to the
+    smoothing.
 
     Attributes:
       argmax: scores `[...]` → a point of the hull of the choice set, of the scores' shape.
       value: scores `[...]` → the smoothed max, a scalar for each instance; its gradient in the scores is `argmax`.
+      penalty: targets `[...]` → Ω(targets), the convex conjugate of `value`, where it is known; None where it is not.
 
     Limits:
       As the smoothing goes to zero `argmax` becomes the oracle and `value` the max; ties are those of the oracle.
@@ -41,8 +42,10 @@ class SmoothMax(NamedTuple):
       True
 
     Reference:
-      Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS 2020, section 2.
+      Blondel, Martins and Niculae, Learning with Fenchel-Young Losses, JMLR 2020; Berthet et al., Learning with
+      Differentiable Perturbed Optimizers, NeurIPS 2020, section 2.
     """
 
-    argmax: Callable[..., Array]
+    argmax: Callable[..., Any]
     value: Callable[..., Array]
+    penalty: Callable[..., Array] | None = None

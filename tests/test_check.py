@@ -160,9 +160,23 @@ def test_noise_and_oracle_of_perturbed():
         for name, call in [("perturbed", sx.perturbed), ("perturbed_argmax", perturbed_argmax)]:
             with pytest.raises(TypeError, match=f"^{name}: noise is {said}; pass sx.normal, sx.gumbel or sx.Noise"):
                 call(sx.one_hot_argmax if name == "perturbed" else X, noise=wrong)
-    short = sx.Noise(lambda key, shape, dtype: jnp.zeros(3, dtype), lambda z: z)
-    with pytest.raises(ValueError, match=r"noise.sample returned the shape \(3,\); return the shape it is given, \(8, 6\)"):
+    short = sx.normal._replace(quantile=lambda u: u[:3])
+    with pytest.raises(ValueError, match=r"noise.quantile returned the shape \(3, 6\); return the shape asked for, \(8, 6\)"):
         sx.perturbed(sx.one_hot_argmax, noise=short, num_samples=8).argmax(X, key=KEY)
+    with pytest.raises(TypeError, match=r"perturbed: sampler is 'sobol'; pass sx.independent, sx.sobol or sx.Sampler"):
+        sx.perturbed(sx.one_hot_argmax, sampler="sobol")  # pyright: ignore[reportArgumentType]
+    narrow = sx.independent._replace(draw=lambda key, shape, dtype: jnp.zeros(3, dtype))
+    with pytest.raises(ValueError, match=r"sampler.draw returned the shape \(8, 3\); return the shape asked for, \(8, 1, 6\)"):
+        sx.perturbed(sx.one_hot_argmax, sampler=narrow, num_samples=8).argmax(X, key=KEY)
+    for sampler in [sx.antithetic, sx.latin_hypercube, sx.sobol]:
+        with pytest.raises(ValueError, match=r"perturbed: 7 samples are no multiple of .* pass num_samples=. or"):
+            sx.perturbed(sx.one_hot_argmax, sampler=sampler, num_samples=7)
+    with pytest.raises(ValueError, match=r"batch_size=10 splits the groups of 32 rows .*group_size=lambda n: 10"):
+        sx.perturbed(sx.one_hot_argmax, sampler=sx.sobol, num_samples=64, batch_size=10)
+    with pytest.raises(ValueError, match=r"perturbed: batch_size=0 draws nothing"):
+        sx.perturbed(sx.one_hot_argmax, batch_size=0)
+    with pytest.raises(ValueError, match=r"sampler.group_size\(128\) is 0; return an int of at least 1"):
+        sx.perturbed(sx.one_hot_argmax, sampler=sx.sobol._replace(group_size=lambda n: 0))
     for wrong in ["a", None, 1j]:
         with pytest.raises(TypeError, match=r"^perturbed: sigma (is a|has dtype)"):
             sx.perturbed(sx.one_hot_argmax, sigma=wrong)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,208 @@
+"""What can be wrong with oracles, noises, samplers and keys: which function, which argument, what it got, what to do."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from softmaxx import _check
+from softmaxx._types import Key, Tree
+
+
+def oracle(function: str, value: Any) -> None:
+    """The oracle may be called, and be a static argument of jit."""
+    if not callable(value):
+        raise TypeError(f"{function}: oracle is a {type(value).__name__}; pass a function (scores, *args) -> array.")
+    _check.hashable(function, "oracle", value)
+
+
+def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
+    """The shapes and dtypes that the oracle answers with for one instance, found by tracing it."""
+    try:
+        traced, out = jax.make_jaxpr(oracle, return_shape=True)(scores, *args)
+    except (jax.errors.JAXTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
+        reason = str(error).split("\n")[0]
+        raise TypeError(
+            f"{function}: oracle reads the values of its scores or has an output whose shape depends on them, neither of which "
+            f"can be compiled; write it with jnp and fixed shapes, or wrap NumPy code by sx.host_oracle. JAX says: {reason}"
+        ) from error
+    if any(isinstance(const, Tracer) for const in traced.consts):
+        raise TypeError(
+            f"{function}: oracle closes over a traced value, whose derivative would be lost; pass it as an argument, "
+            "smooth.argmax(scores, data, key=key), to an oracle (scores, data)."
+        )
+    for leaf in jax.tree.leaves(out):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(f"{function}: oracle returned {leaf.dtype}; return floating numbers, y.astype(scores.dtype).")
+    if not jax.tree.leaves(out):
+        raise TypeError(f"{function}: oracle returned {out!r}; return an array, or a tree of arrays.")
+    return out
+
+
+def scores(function: str, value: Tree, argument: str = "scores") -> Tree:
+    """The scores as floating-point arrays, one or a tree of them."""
+    for leaf in jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None):
+        if isinstance(leaf, int | float | None) and not isinstance(leaf, np.generic):
+            of = "" if leaf is value else f"a {type(value).__name__} with "
+            remedy = f"pass an array, jnp.asarray({argument}), or a tree of arrays"
+            raise TypeError(f"{function}: {argument} is {of}a {type(leaf).__name__}; {remedy}.")
+    if not jax.tree.leaves(value):
+        raise ValueError(f"{function}: {argument} is an empty tree; pass an array, or a tree of arrays.")
+    return jax.tree.map(lambda leaf: _check.real_array(function, argument, leaf), value)
+
+
+def scores_and_targets(function: str, value: Tree, targets: Tree) -> tuple[Tree, Tree]:
+    """Both as floating-point arrays or trees, and of the same shapes."""
+    value, targets = scores(function, value), scores(function, targets, "targets")
+    got, wanted = (jax.tree.map(jnp.shape, tree) for tree in (targets, value))
+    if jax.tree.structure(targets) != jax.tree.structure(value) or got != wanted:
+        raise ValueError(f"{function}: targets have the shape {got} for scores {wanted}; pass what an oracle answers.")
+    return value, targets
+
+
+def one_for_each_leaf(function: str, argument: str, value: Tree, scores: Tree) -> tuple:
+    """The value for each array of the scores: one number or array for all, or a tree like that of the scores."""
+    leaves, tree = jax.tree.flatten(scores)
+    single = jax.tree.structure(value) == jax.tree.structure(0)
+    if not single and jax.tree.structure(value) != tree:
+        raise ValueError(
+            f"{function}: {argument} is a tree {jax.tree.structure(value)}, that of the scores is {tree}; pass a number, an "
+            "array, or a tree like the scores'."
+        )
+    values = [value] * len(leaves) if single else jax.tree.leaves(value)
+    for one, leaf in zip(values, leaves, strict=True):
+        _check.per_entry(function, argument, one, leaf.shape)
+    return tuple(values)
+
+
+def like_scores(function: str, out: Any, scores: Any) -> None:
+    """The oracle answers with what the scores look like, so that ⟨scores, y⟩ is defined."""
+    got, wanted = (jax.tree.map(jnp.shape, tree) for tree in (out, scores))
+    if jax.tree.structure(out) != jax.tree.structure(scores) or got != wanted:
+        raise ValueError(
+            f"{function}: the value is the mean of ⟨scores, y⟩, but oracle returned the shape {got} for scores {wanted}; "
+            "return the scores' shape, or use argmax alone."
+        )
+
+
+def rows(function: str, answers: Any, out: Any, count: int) -> None:
+    """For `count` rows the oracle answered with as many of what it answers for one."""
+    got = jax.tree.map(jnp.shape, answers)
+    wanted = jax.tree.map(lambda leaf: (count, *leaf.shape), out)
+    if got != wanted:
+        raise ValueError(
+            f"{function}: oracle returned the shape {got} for {count} rows of scores, and {jax.tree.map(jnp.shape, out)} for "
+            f"one; return one answer for each row, {wanted}."
+        )
+
+
+def sample_count(function: str, num_samples: Any, argument: str = "num_samples") -> int:
+    """The number of samples is a Python int of at least one."""
+    try:
+        count = operator.index(num_samples)
+    except TypeError:
+        raise TypeError(f"{function}: {argument}={num_samples!r} is not an int; it fixes a shape, pass a Python int.") from None
+    if count < 1:
+        raise ValueError(f"{function}: {argument}={count} draws nothing; pass {argument} >= 1.")
+    return count
+
+
+def group_size(function: str, sampler: Any, count: int) -> int:
+    """The rows of one of the sampler's groups, which divide the number of samples."""
+    size = sampler.group_size(count)
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"{function}: sampler.group_size({count}) is {size!r}; return an int of at least 1.")
+    if count % size:
+        raise ValueError(
+            f"{function}: {count} samples are no multiple of {size}, the rows that the sampler draws together; pass "
+            f"num_samples={count - count % size or size} or {count - count % size + size}."
+        )
+    return size
+
+
+def batch(function: str, batch_size: Any, size: int) -> int | None:
+    """The batch holds whole groups of the sampler."""
+    if batch_size is None:
+        return None
+    batch_size = sample_count(function, batch_size, "batch_size")
+    if batch_size % size:
+        raise ValueError(
+            f"{function}: batch_size={batch_size} splits the groups of {size} rows that the sampler draws; pass a multiple of "
+            f"{size}, or smaller groups, sampler=sampler._replace(group_size=lambda n: {batch_size})."
+        )
+    return batch_size
+
+
+def random_key(function: str, key: Any) -> Key:
+    """One key of `jax.random.key`, or of the older `jax.random.PRNGKey`."""
+    remedy = "pass key=jax.random.key(seed), a new one for each call"
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(f"{function}: key is a {type(key).__name__}; {remedy}.")
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and key.dtype != jnp.uint32:
+        raise TypeError(f"{function}: key has dtype {key.dtype}, that is no key; {remedy}.")
+    if key.ndim != (0 if typed else 1):
+        raise ValueError(f"{function}: key has shape {key.shape}; {remedy}, and for several use jax.vmap.")
+    return jnp.asarray(key)
+
+
+def noise(function: str, value: Any) -> None:
+    """The noise holds functions, as `Noise` does."""
+    if not all(callable(getattr(value, name, None)) for name in ("quantile", "score", "perturb")):
+        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
+        raise TypeError(f"{function}: noise is {got}; pass sx.normal, sx.gumbel or sx.Noise(quantile, score).")
+
+
+def known_difference(function: str, value: Any) -> None:
+    if getattr(value, "difference", None) is None:
+        raise TypeError(
+            f"{function}: the noise has no difference, the distribution function of Z − Z'; pass sx.normal, sx.gumbel or "
+            "noise._replace(difference=...), or estimate the ranks by sx.perturbed(sx.ranking)."
+        )
+
+
+def sampler(function: str, value: Any) -> None:
+    """The sampler holds functions, as `Sampler` does."""
+    if not all(callable(getattr(value, name, None)) for name in ("draw", "group_size")):
+        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
+        raise TypeError(f"{function}: sampler is {got}; pass sx.independent, sx.sobol or sx.Sampler(draw, group_size).")
+
+
+def drawn(argument: str, value: Any, shape: tuple[int, ...]) -> None:
+    """A part of a noise or a sampler has returned the shape that it was asked for."""
+    if not isinstance(value, jax.Array) or value.shape != shape:
+        raise ValueError(f"perturbed: {argument} returned the shape {jnp.shape(value)}; return the shape asked for, {shape}.")
+
+
+def host_function(fn: Any, workers: Any) -> int:
+    if not callable(fn):
+        raise TypeError(f"host_oracle: fn is a {type(fn).__name__}; pass a function of NumPy arrays [rows, ...].")
+    return sample_count("host_oracle", workers, "workers")
+
+
+def host_answer(name: str, answer: Any, rows: Any, like: Any) -> None:
+    """The host function has returned floating numbers for each of the rows, in the shape of the scores and without nan."""
+    if jax.tree.structure(answer) != jax.tree.structure(like):
+        got = jax.tree.structure(answer)
+        raise ValueError(f"host_oracle: {name} returned a tree {got}; return one like the scores, {jax.tree.structure(like)}.")
+    for y, x, wanted in zip(*map(jax.tree.leaves, (answer, rows, like)), strict=True):
+        if not isinstance(y, np.ndarray):
+            raise TypeError(f"host_oracle: {name} returned a {type(y).__name__}; return a NumPy array of the scores' shape.")
+        if not jnp.issubdtype(y.dtype, jnp.floating):
+            raise TypeError(f"host_oracle: {name} returned {y.dtype}; return floating numbers, y.astype(scores.dtype).")
+        if y.shape != (len(x), *wanted.shape):
+            raise ValueError(
+                f"host_oracle: {name} returned the shape {y.shape} for {len(x)} rows of scores {wanted.shape}; return one "
+                f"answer for each row, {(len(x), *wanted.shape)}."
+            )
+
+
+def sobol_dimension(dimension: int, most: int) -> None:
+    if dimension > most:
+        raise ValueError(
+            f"sobol: an instance has {dimension} scores, and there are Sobol numbers for {most}; use sx.latin_hypercube."
+        )

@@ -1,0 +1,228 @@
+"""Expectations over noise, as means over samples whose derivatives of every order are unbiased: the score function's.
+
+E f(U) for perturbed scores U ~ q(·; θ, σ) is E f(U)·q/q₀ for samples drawn and held at (θ₀, σ₀) = (θ, σ): the ratio is 1, and
+its derivatives are those of the expectation (DiCE: Foerster et al., ICML 2018). f needs no derivative. Since E q/q₀ = 1, any b
+that is independent of a sample may be subtracted from its f: here b is the mean of all other groups of samples (Kool, van Hoof
+and Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free!, 2019), which lowers the variance and leaves the mean.
+
+Scores are a list of leaves here, each `[...]`; the samples lead, `[N, ...]`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx import _check_oracle, _threshold
+from softmaxx._noise import Noise
+from softmaxx._sampling import Sampler, groups_of_points
+from softmaxx._types import Array, Key
+
+
+class Plan(NamedTuple):
+    """How an expectation is taken; all of it is static. `axes` are those that one instance spans, None is all of them."""
+
+    noise: Noise
+    sampler: Sampler
+    num_samples: int
+    batch_size: int | None = None
+    baseline: bool = True
+    axes: tuple[int, ...] | None = None
+
+    @property
+    def group_size(self) -> int:
+        return self.sampler.group_size(self.num_samples)
+
+
+class _Sums(NamedTuple):
+    """Sums over samples of f − c for a fixed c, and of the density ratios less 1, that are 0 with derivatives."""
+
+    f: Any
+    ratio: Array
+    f_ratio: Any
+    groups: Any  # over groups: (Σ f)(Σ ratio)
+    squares: Any  # over groups: (Σ f)²
+
+
+class Expectation(NamedTuple):
+    held: Any  # the mean with no derivative in the scores and sigma
+    mean: Any  # the same mean with its derivatives
+    error: Any  # its standard error
+
+
+def expectation(plan: Plan, f: Callable[[list[Array]], Any], theta: list[Array], sigma: list[Array], key: Key) -> Expectation:
+    """The mean over samples of f, from noise `[B, ...]` to a tree of `[B, ...]`. Memory and calls of f are one batch each."""
+    size, batch = plan.group_size, plan.batch_size or plan.num_samples
+    groups, at_once = plan.num_samples // size, max(1, batch // size)
+
+    def answers(theta, sigma, numbers):
+        z = _noise_of(plan, key, numbers, theta)
+        logs = [_log_ratio(plan.noise, plan.axes, *leaf) for leaf in zip(theta, sigma, z, strict=True)]
+        return f(z), jnp.expm1(sum(log.astype(_threshold.widest([log.dtype for log in logs])) for log in logs))
+
+    def first(theta, sigma):
+        values, ratio = answers(theta, sigma, jnp.arange(min(at_once, groups)))
+        centre = jax.tree.map(lambda v: v.mean(0), values)  # any c does, this one keeps the sums small
+        sums = _sums(values, ratio, centre, size)
+        return sums._replace(f=jax.tree.map(partial(_threshold.constant, 0), centre)), centre
+
+    def more(theta, sigma, centre, start, count):
+        values, ratio = answers(theta, sigma, start + jnp.arange(count))
+        return _sums(values, ratio, centre, size)
+
+    if at_once >= groups:
+        sums, centre = first(theta, sigma)
+    else:
+        # The backward pass draws and solves each batch again: what a batch leaves behind is its sums alone.
+        sums, centre = jax.checkpoint(first)(theta, sigma)
+        batches, rest = divmod(groups, at_once)
+        again = jax.checkpoint(more, static_argnums=4)
+        add = partial(jax.tree.map, jnp.add)
+        starts = at_once * jnp.arange(1, batches)
+        sums, _ = lax.scan(lambda sums, start: (add(sums, again(theta, sigma, centre, start, at_once)), None), sums, starts)
+        if rest:
+            sums = add(sums, again(theta, sigma, centre, at_once * batches, rest))
+    return _means(plan, sums, centre)
+
+
+def _noise_of(plan: Plan, key: Key, groups: Array, theta: list[Array]) -> list[Array]:
+    """The noise of these groups for each leaf, drawn together as a matrix: samplers spread over all scores of an instance."""
+    dtype = _threshold.widest([leaf.dtype for leaf in theta])
+    sizes = [leaf.size for leaf in theta]
+    u = groups_of_points(plan.sampler, key, groups, plan.group_size, sum(sizes), dtype)
+    z = plan.noise.quantile(u)
+    _check_oracle.drawn("noise.quantile", z, u.shape)
+    z = _threshold.pinned(z)  # else its last steps run again for each use of it
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    parts = jnp.split(z, ends[:-1], axis=1)
+    return [part.reshape(-1, *leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, theta, strict=True)]
+
+
+def _sums(values: Any, ratio: Array, centre: Any, size: int) -> _Sums:
+    def over_groups(x):
+        return x.reshape(-1, size, *x.shape[1:]).sum(1)
+
+    def weighted(v, weights):
+        return (v * lax.expand_dims(weights, range(weights.ndim, v.ndim)).astype(v.dtype)).sum(0)
+
+    values = jax.tree.map(lambda v, c: v - c[None], values, centre)
+    by_group = values if size == 1 else jax.tree.map(over_groups, values)
+    f_ratio = jax.tree.map(lambda v: weighted(v, ratio), values)
+    return _Sums(
+        f=jax.tree.map(lambda v: v.sum(0), values),
+        ratio=ratio.sum(0),
+        f_ratio=f_ratio,
+        groups=f_ratio if size == 1 else jax.tree.map(lambda v: weighted(v, over_groups(ratio)), by_group),
+        squares=jax.tree.map(lambda v: (v * v).sum(0), by_group),
+    )
+
+
+def _means(plan: Plan, sums: _Sums, centre: Any) -> Expectation:
+    count, size = plan.num_samples, plan.group_size
+    groups, others = count // size, count - size
+
+    def ratio_times(v):
+        return v * lax.expand_dims(sums.ratio, range(sums.ratio.ndim, v.ndim)).astype(v.dtype)
+
+    def held(f, c):
+        return c + f / count
+
+    def corrected(held, f, f_ratio, by_group, c):
+        if plan.baseline and others:  # Σ ratio·(f − b), b = c + (Σ f − Σ f of the group)/others
+            return _moved(held, (f_ratio - (ratio_times(f) - by_group) / others) / count)
+        return _moved(held, (f_ratio + ratio_times(c)) / count)
+
+    def error(f, squares):
+        spread = jnp.maximum(squares - f * f / groups, 0) * (groups / max(groups - 1, 1))
+        return lax.stop_gradient(jnp.sqrt(spread)) / count
+
+    held_mean = jax.tree.map(held, sums.f, centre)
+    mean = jax.tree.map(corrected, held_mean, sums.f, sums.f_ratio, sums.groups, centre)
+    return Expectation(held_mean, mean, jax.tree.map(error, sums.f, sums.squares))
+
+
+@jax.custom_jvp
+def _moved(value: Array, change: Array) -> Array:
+    """The sum with a change that is 0 and has derivatives: written so that its value is not computed."""
+    return value
+
+
+@_moved.defjvp
+def _moved_jvp(primals, tangents):
+    return _moved(*primals), tangents[0] + tangents[1]
+
+
+def perturbed_scores(noise: Noise, theta: Array, sigma: Array, z: Array) -> Array:
+    """Where the oracle is asked, `[N, ...]`; no derivative passes, how the samples move with the scores is in the ratio."""
+    sigma = jnp.where(sigma >= 0, sigma, jnp.nan)
+    return _threshold.pinned(lax.stop_gradient(noise.perturb(theta[None], sigma[None], z)))
+
+
+def slopes(noise: Noise, theta: Array, sigma: Array, z: Array) -> tuple[Array, Array]:
+    """∂u/∂θ and ∂u/∂σ of the perturbed scores u, as functions of held samples u."""
+    z = _held(noise, theta, sigma, z)
+    at = tuple(jnp.broadcast_to(x[None], z.shape) for x in (jnp.where(jnp.isfinite(theta), theta, 0), sigma))
+    ones = tuple(jnp.ones_like(x) for x in at)
+    by_theta = jax.jvp(lambda theta: noise.perturb(theta, at[1], z), at[:1], ones[:1])[1]
+    by_sigma = jax.jvp(lambda sigma: noise.perturb(at[0], sigma, z), at[1:], ones[1:])[1]
+    return by_theta, by_sigma
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _log_ratio(noise: Noise, axes: tuple[int, ...] | None, theta: Array, sigma: Array, z: Array) -> Array:
+    """log q(u; θ, σ) − log q(u; θ₀, σ₀) of each sample u, held while θ and σ move: 0 here, and its derivatives.
+
+    Summed over an instance: `[N]`, or if there are axes `[N, ..., 1]` with these kept.
+    """
+    return _over_instance(axes, ((z != z) & False).astype(z.dtype))  # zeros that keep the sharding, and that XLA removes
+
+
+@_log_ratio.defjvp
+def _log_ratio_jvp(noise, axes, primals, tangents):
+    # q(u; θ, σ) = q(z)/|∂u/∂z|, so d log q = −ν'(z)·dz − d log |∂u/∂z| with the dz that holds u; without noise there is none.
+    theta, sigma, z = primals
+    held = _held(noise, theta, sigma, z)
+    point, motion = _motion(noise, theta, sigma, held, tangents[0], tangents[1])
+    slope, along = jax.jvp(partial(_by_z, noise), point, motion)
+    return _log_ratio(noise, axes, *primals), _over_instance(axes, -noise.score(held) * motion[2] - along * _inverse(slope))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _held(noise: Noise, theta: Array, sigma: Array, z: Array) -> Array:
+    """The noise of held samples u: z itself, without the rounding of u − θ, but it moves with θ and σ."""
+    return z
+
+
+@_held.defjvp
+def _held_jvp(noise, primals, tangents):
+    theta, sigma, z = primals
+    held = _held(noise, theta, sigma, z)
+    return held, _motion(noise, theta, sigma, held, tangents[0], tangents[1])[1][2]
+
+
+def _motion(noise: Noise, theta: Array, sigma: Array, z: Array, dtheta: Array, dsigma: Array) -> tuple[tuple, tuple]:
+    """The points (θ, σ, z) and how they move while u is held: 0 = ∂u/∂θ·dθ + ∂u/∂σ·dσ + ∂u/∂z·dz. Infinite scores rest."""
+    finite = jnp.isfinite(theta)
+    theta, dtheta = jnp.where(finite, theta, 0), jnp.where(finite, dtheta, 0)
+    dsigma = jnp.where(finite, jnp.broadcast_to(dsigma, theta.shape), 0)
+    point = tuple(jnp.broadcast_to(x, z.shape) for x in (theta[None], sigma[None], z))
+    dtheta, dsigma = (jnp.broadcast_to(d[None], z.shape) for d in (dtheta, dsigma))
+    moved = jax.jvp(lambda theta, sigma: noise.perturb(theta, sigma, z), point[:2], (dtheta, dsigma))[1]
+    return point, (dtheta, dsigma, -moved * _inverse(_by_z(noise, *point)))
+
+
+def _by_z(noise: Noise, theta: Array, sigma: Array, z: Array) -> Array:
+    return jax.jvp(lambda z: noise.perturb(theta, sigma, z), (z,), (jnp.ones_like(z),))[1]
+
+
+def _inverse(slope: Array) -> Array:
+    return jnp.where(slope == 0, 0, 1 / jnp.where(slope == 0, 1, slope))
+
+
+def _over_instance(axes: tuple[int, ...] | None, x: Array) -> Array:
+    if axes is None:
+        return x.sum(tuple(range(1, x.ndim)))
+    return x.sum(tuple(axis + 1 for axis in axes), keepdims=True)
