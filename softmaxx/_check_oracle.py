@@ -157,12 +157,13 @@ def noise(function: str, value: Any) -> None:
         raise TypeError(f"{function}: noise is {got}; pass sx.normal, sx.gumbel or sx.Noise(quantile, score).")
 
 
-def known_difference(function: str, value: Any) -> None:
+def known_difference(function: str, value: Any) -> Callable:
     if getattr(value, "difference", None) is None:
         raise TypeError(
             f"{function}: the noise has no difference, the distribution function of Z − Z'; pass sx.normal, sx.gumbel or "
             "noise._replace(difference=...), or estimate the ranks by sx.perturbed(sx.ranking)."
         )
+    return value.difference
 
 
 def sampler(function: str, value: Any) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from softmaxx import _check, _check_oracle
+from softmaxx import _check, _check_oracle, _threshold
 from softmaxx._types import Oracle, Tree
 
 
@@ -61,7 +61,8 @@ def host_oracle(fn: Callable[..., Any], *, workers: int = 1) -> Oracle:
         scores = jax.tree.map(lambda leaf: _check.real_array("host_oracle", "scores", leaf), scores)
         arguments = lax.stop_gradient((scores, *jax.tree.map(jnp.asarray, args)))
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
-        return jax.pure_callback(partial(_solve, fn, workers, like), like[0], *arguments, vmap_method="expand_dims")
+        answer = jax.pure_callback(partial(_solve, fn, workers, like), like[0], *arguments, vmap_method="expand_dims")
+        return jax.tree.map(lambda y, x: y + _threshold.nothing(x), answer, arguments[0])  # as manual over a mesh as they are
 
     return oracle
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check_oracle, _oracles
+from softmaxx import _check_oracle, _oracles, _threshold
 from softmaxx._types import Array, Oracle, SmoothMax, Tree
 
 
@@ -72,7 +72,8 @@ def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
       The oracle is asked for two rows, at once. For a batch use `jax.vmap`.
 
     Limits:
-      0 at scores = targets. Where the maximiser is not unique, the subgradient is that of the vertex which the oracle takes.
+      0 at scores = targets. A target of −inf is a choice that is not allowed, whatever its score. Where the maximiser is not
+      unique, the subgradient is that of the vertex which the oracle takes.
 
     Raises:
       TypeError: an oracle that is not callable or does not return floating arrays.
@@ -93,7 +94,8 @@ def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
         scores, targets = _check_oracle.scores_and_targets("spo_plus_loss", scores, targets)
         out = _check_oracle.answer("spo_plus_loss", oracle, scores, args)
         _check_oracle.like_scores("spo_plus_loss", out, scores)
-        shifted = jax.tree.map(lambda scores, targets: 2 * scores - targets, scores, targets)
+        # A target of −inf is a choice that is not allowed.
+        shifted = jax.tree.map(lambda theta, t: jnp.where(t == -jnp.inf, t, 2 * theta - t), scores, targets)
         rows = jax.tree.map(lambda *pair: jnp.stack(pair), lax.stop_gradient(shifted), lax.stop_gradient(targets))
         answers = lax.stop_gradient(_oracles.solve_rows(oracle, rows, args))
         # max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ = ⟨2θ − t, y(2θ − t) − y(t)⟩, and both answers are held (Danskin).
@@ -108,4 +110,6 @@ def _inner(scores: Tree, targets: Tree) -> Array:
     def product(x, y):
         return (jnp.where((y == 0) & jnp.isinf(x), 0, x) * y.astype(x.dtype)).sum()
 
-    return sum(jax.tree.leaves(jax.tree.map(product, scores, targets)))
+    products = jax.tree.leaves(jax.tree.map(product, scores, targets))
+    dtype = _threshold.widest([one.dtype for one in products])
+    return jnp.stack([one.astype(dtype) for one in products]).sum()

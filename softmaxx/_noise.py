@@ -22,8 +22,8 @@ class Noise(NamedTuple):
     r"""A noise of density q(z) ∝ exp(−ν(z)), independent in every entry: its quantiles, and its score function ν'.
 
     Attributes:
-      quantile: the inverse of the distribution function, elementwise on uniforms strictly between 0 and 1, in float32 or
-        float64. What draws the uniforms is the sampler of `perturbed`.
+      quantile: the inverse of the distribution function, elementwise on uniforms `[N, n]` strictly between 0 and 1, in float32
+        or float64. What draws the uniforms is the sampler of `perturbed`.
       score: z → ν'(z) = −(log q)'(z), elementwise. E ν'(Z) = 0 and E Z·ν'(Z) = 1 hold for every such noise.
       perturb: (θ, σ, z) → the perturbed scores, elementwise and one-to-one in z; by default θ + σz.
       difference: the distribution function of Z − Z' for two independent draws, if it is known; `expected_ranking` needs it.

@@ -97,12 +97,13 @@ def standard_error(smooth: SmoothMax) -> SmoothMax:
       smooth: what `perturbed` returns.
 
     Returns:
-      A pair like it, called alike, of the standard errors of `smooth.argmax` and of `smooth.value` for the same key, from the
-      same N samples: with independent samples (G = N groups of one) the standard deviation over √N. It has no derivative.
+      A pair like it, called alike and of the same shapes: the standard errors of `smooth.argmax` and of `smooth.value` for the
+      same key, from the same N samples. With independent samples (G = N groups of one) that is the standard deviation over
+      √N. It has no derivative.
 
     Limits:
       The estimate itself is uncertain by 1/√(2(G − 1)) of it: `latin_hypercube` and `sobol` have two groups unless told to
-      have more. One group has no spread, and gives 0.
+      have more.
 
     Raises:
       TypeError: a pair that is not perturbed, and so has no error.
@@ -229,7 +230,7 @@ def _argmax_error(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: 
 def _answers(oracle, plan, scores, sigmas, key, args) -> tuple[Expectation, Any]:
     """The expectation of the oracle's answer, and what the answer looks like."""
     theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
-    return _score_function.expectation(plan, lambda z: solve(z)[1], theta, sigma, key), out
+    return _score_function.expectation(plan, lambda leaves: solve(leaves)[1], theta, sigma, key), out
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -237,18 +238,20 @@ def _value(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, ar
     theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
     _check_oracle.like_scores("perturbed", out, scores)
 
-    def products(z):
+    def products(leaves):
         # With y held, ⟨u, y⟩ moves by ⟨y, du⟩ (Danskin), so that ∂ value/∂θ = E y·∂u/∂θ and ∂ value/∂σ = E y·∂u/∂σ.
-        u, y = solve(z)
+        u, y = solve(leaves)
         y = [y.astype(u.dtype) for y, u in zip(jax.tree.leaves(y), u, strict=True)]
-        slopes = [_score_function.slopes(plan.noise, *leaf) for leaf in zip(theta, sigma, z, strict=True)]
+        slopes = [_score_function.slopes(plan.noise, *leaf) for leaf in leaves]
         return _inner(u, y), [(by_theta * y, by_sigma * y) for (by_theta, by_sigma), y in zip(slopes, y, strict=True)]
 
     means = _score_function.expectation(plan, products, theta, sigma, key)
     total, (_, gradients) = means.held[0], means.mean
     # Rounded as `argmax` is, which it equals to the bit.
     by_theta = [g.astype(leaf.dtype).astype(g.dtype) for (g, _), leaf in zip(gradients, jax.tree.leaves(scores), strict=True)]
-    sigma = [jnp.broadcast_to(s, t.shape) for s, t in zip(sigma, theta, strict=True)]
+    theta, sigma = (
+        [p + _threshold.nothing(g) for p, (g, _) in zip(points, gradients, strict=True)] for points in (theta, sigma)
+    )
     total = _with_gradients(total, (by_theta, [g for _, g in gradients]), (theta, sigma))
     return total.astype(_threshold.widest([leaf.dtype for leaf in jax.tree.leaves(scores)]))
 
@@ -258,8 +261,8 @@ def _value_error(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: K
     theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
     _check_oracle.like_scores("perturbed", out, scores)
 
-    def product(z):
-        u, y = solve(z)
+    def product(leaves):
+        u, y = solve(leaves)
         return _inner(u, jax.tree.leaves(y))
 
     error = _score_function.expectation(plan, product, theta, sigma, key).error
@@ -273,8 +276,8 @@ def _problem(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, args: tupl
     sigma = [_threshold.aligned(one, leaf) for one, leaf in zip(sigmas, leaves, strict=True)]
     theta = [leaf.astype(one.dtype) for one, leaf in zip(sigma, leaves, strict=True)]
 
-    def solve(z):
-        u = [_score_function.perturbed_scores(plan.noise, *leaf) for leaf in zip(theta, sigma, z, strict=True)]
+    def solve(leaves):
+        u = [_score_function.perturbed_scores(plan.noise, *leaf) for leaf in leaves]
         y = _oracles.solve_rows(oracle, tree.unflatten(u), args)
         _check_oracle.rows("perturbed", y, out, len(u[0]))
         return u, jax.tree.map(lambda y: y.astype(_threshold.working_dtype(y.dtype)), y)
@@ -286,7 +289,7 @@ def _inner(u: list[Array], y: list[Array]) -> Array:
     """⟨u, y⟩ of each row, where a score of −inf that is not chosen counts 0."""
     dtype = _threshold.widest([leaf.dtype for leaf in u])
     products = [jnp.where((y == 0) & jnp.isinf(u), 0, u) * y.astype(u.dtype) for u, y in zip(u, y, strict=True)]
-    return sum(p.sum(tuple(range(1, p.ndim))).astype(dtype) for p in products)
+    return jnp.stack([p.sum(tuple(range(1, p.ndim))).astype(dtype) for p in products]).sum(0)
 
 
 @jax.custom_jvp
@@ -317,8 +320,8 @@ def _perturbed_argmax(plan, joint, scores, where, sigma, key, positions):
     x = jnp.where(x == jnp.inf, 0, x - jnp.where(peak == -jnp.inf, 0, peak))
     sigma, axes = _threshold.aligned(sigma, x), tuple(axis + 1 for axis in plan.axes)
 
-    def rows(z):
-        return _oracles.one_hot_argmax(_score_function.perturbed_scores(plan.noise, x, sigma, z[0]), axis=axes)
+    def rows(leaves):
+        return _oracles.one_hot_argmax(_score_function.perturbed_scores(plan.noise, *leaves[0]), axis=axes)
 
     p = _score_function.expectation(plan, rows, [x], [sigma], key).mean
     return _expect._expected_index(p, positions, plan.axes, joint).astype(scores.dtype)

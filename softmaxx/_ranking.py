@@ -1,5 +1,6 @@
 """Ranks: the oracle, and its expectation under noise in closed form."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -94,14 +95,14 @@ def expected_ranking(scores: ArrayLike, *, sigma: Number = 1.0, noise: Noise = n
     scores = _check.real_array("expected_ranking", "scores", scores)
     axis = _check.single_axis("expected_ranking", axis, scores.shape)
     _check_oracle.noise("expected_ranking", noise)
-    _check_oracle.known_difference("expected_ranking", noise)
+    difference = _check_oracle.known_difference("expected_ranking", noise)
     _check.per_slice("expected_ranking", "sigma", sigma, scores.shape, (axis,))
     _check.at_least("expected_ranking", "sigma", sigma, 0)
-    return _expected_ranking(scores, sigma, noise, axis)
+    return _expected_ranking(scores, sigma, difference, axis)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _expected_ranking(scores: Array, sigma: Number, noise: Noise, axis: int) -> Array:
+def _expected_ranking(scores: Array, sigma: Number, below: Callable[[Array], Array], axis: int) -> Array:
     sigma = jnp.expand_dims(_threshold.aligned(sigma, scores), axis)
     largest = float(jnp.finfo(sigma.dtype).max) / 4
     x = jnp.clip(scores.astype(sigma.dtype), -largest, largest)
@@ -109,5 +110,4 @@ def _expected_ranking(scores: Array, sigma: Number, noise: Noise, axis: int) -> 
     scaled = difference / jnp.where(sigma == 0, 1, sigma)
     scaled = jnp.where(sigma == 0, _FAR * jnp.sign(difference), jnp.clip(scaled, -_FAR, _FAR))
     scaled = jnp.where(sigma >= 0, scaled, jnp.nan)
-    below = noise.difference(scaled)
-    return (0.5 + below.sum(axis + 1)).astype(scores.dtype)  # 1 less the ½ of an entry with itself
+    return (0.5 + below(scaled).sum(axis + 1)).astype(scores.dtype)  # 1 less the ½ of an entry with itself

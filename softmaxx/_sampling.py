@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,11 +55,11 @@ class Sampler(NamedTuple):
     draw: Callable[[Key, tuple[int, int], jnp.dtype], Array]
     group_size: Callable[[int], int]
 
-    def __call__(self, key: Key, shape: tuple[int, int], dtype=float) -> Array:
+    def __call__(self, key: Key, shape: tuple[int, int], dtype: Any = float) -> Array:
         """All N points, `[N, dimension]`."""
         count, dimension = shape
         size = _check_oracle.group_size("Sampler", self, count)
-        return groups_of_points(self, key, jnp.arange(count // size), size, dimension, jnp.dtype(dtype))
+        return groups_of_points(self, key, jnp.arange(count // size), size, dimension, jax.dtypes.canonicalize_dtype(dtype))
 
 
 def groups_of_points(sampler: Sampler, key: Key, groups: Array, size: int, dimension: int, dtype: jnp.dtype) -> Array:
@@ -76,7 +76,7 @@ def _uniform(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
     # Threefry makes two words at a time, of which `jax.random.uniform` keeps one in float32: noise is a third of the time.
     seed = jax.random.bits(key, (2,), jnp.uint32)
     words = threefry_2x32(seed, jnp.arange(math.prod(shape), dtype=jnp.uint32)).reshape(shape)
-    return _fraction(words, dtype)
+    return _fraction(words | (seed[0] & 0), dtype)  # inside of shard_map the words have forgotten that seeds differ
 
 
 def _antithetic(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
@@ -99,7 +99,7 @@ def _sobol(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
     mixing, shift = jax.random.split(key)
     place = jnp.asarray(1 << np.arange(_WORD)[::-1], jnp.uint32)[:, None]  # the value of each bit, the first the largest
     columns = place | (jax.random.bits(mixing, (_WORD, dimension), jnp.uint32) & (place - 1))
-    scrambled = _sum_of_bits(directions & place[None], columns[None])
+    scrambled = _sum_of_bits(jnp.asarray(directions) & place[None], columns[None])
     index = jnp.arange(rows, dtype=jnp.uint32)[:, None] & (1 << jnp.arange(len(directions), dtype=jnp.uint32))[None]
     points = _sum_of_bits(index[:, :, None], scrambled[None]) ^ jax.random.bits(shift, (dimension,), jnp.uint32)[None]
     return _fraction(points, dtype)

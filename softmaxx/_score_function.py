@@ -21,6 +21,8 @@ from softmaxx._noise import Noise
 from softmaxx._sampling import Sampler, groups_of_points
 from softmaxx._types import Array, Key
 
+Leaf = tuple[Array, Array, Array]  # θ, σ and z of one array of the scores
+
 
 class Plan(NamedTuple):
     """How an expectation is taken; all of it is static. `axes` are those that one instance spans, None is all of them."""
@@ -53,15 +55,15 @@ class Expectation(NamedTuple):
     error: Any  # its standard error
 
 
-def expectation(plan: Plan, f: Callable[[list[Array]], Any], theta: list[Array], sigma: list[Array], key: Key) -> Expectation:
-    """The mean over samples of f, from noise `[B, ...]` to a tree of `[B, ...]`. Memory and calls of f are one batch each."""
+def expectation(plan: Plan, f: Callable[[list[Leaf]], Any], theta: list[Array], sigma: list[Array], key: Key) -> Expectation:
+    """The mean over samples of f, from leaves to a tree of `[B, ...]`; in memory, and seen by f, is one batch at a time."""
     size, batch = plan.group_size, plan.batch_size or plan.num_samples
     groups, at_once = plan.num_samples // size, max(1, batch // size)
 
     def answers(theta, sigma, numbers):
-        z = _noise_of(plan, key, numbers, theta)
-        logs = [_log_ratio(plan.noise, plan.axes, *leaf) for leaf in zip(theta, sigma, z, strict=True)]
-        return f(z), jnp.expm1(sum(log.astype(_threshold.widest([log.dtype for log in logs])) for log in logs))
+        leaves = [_alike(*leaf) for leaf in zip(theta, sigma, _noise_of(plan, key, numbers, theta), strict=True)]
+        logs = [_log_ratio(plan.noise, plan.axes, *leaf) for leaf in leaves]
+        return f(leaves), jnp.expm1(sum(log.astype(_threshold.widest([log.dtype for log in logs])) for log in logs))
 
     def first(theta, sigma):
         values, ratio = answers(theta, sigma, jnp.arange(min(at_once, groups)))
@@ -86,6 +88,12 @@ def expectation(plan: Plan, f: Callable[[list[Array]], Any], theta: list[Array],
         if rest:
             sums = add(sums, again(theta, sigma, centre, at_once * batches, rest))
     return _means(plan, sums, centre)
+
+
+def _alike(theta: Array, sigma: Array, z: Array) -> Leaf:
+    """The same with zeros added, so that inside of shard_map all of them differ between devices or none: rules need that."""
+    zero = _threshold.nothing(theta) + _threshold.nothing(sigma) + _threshold.nothing(z[0])
+    return theta + zero, sigma + zero, z + zero[None]
 
 
 def _noise_of(plan: Plan, key: Key, groups: Array, theta: list[Array]) -> list[Array]:
@@ -132,8 +140,10 @@ def _means(plan: Plan, sums: _Sums, centre: Any) -> Expectation:
 
     def corrected(held, f, f_ratio, by_group, c):
         if plan.baseline and others:  # Σ ratio·(f − b), b = c + (Σ f − Σ f of the group)/others
-            return _moved(held, (f_ratio - (ratio_times(f) - by_group) / others) / count)
-        return _moved(held, (f_ratio + ratio_times(c)) / count)
+            change = (f_ratio - (ratio_times(f) - by_group) / others) / count
+        else:
+            change = (f_ratio + ratio_times(c)) / count
+        return _moved(held + _threshold.nothing(change), change)
 
     def error(f, squares):
         spread = jnp.maximum(squares - f * f / groups, 0) * (groups / max(groups - 1, 1))
@@ -177,7 +187,7 @@ def _log_ratio(noise: Noise, axes: tuple[int, ...] | None, theta: Array, sigma: 
 
     Summed over an instance: `[N]`, or if there are axes `[N, ..., 1]` with these kept.
     """
-    return _over_instance(axes, ((z != z) & False).astype(z.dtype))  # zeros that keep the sharding, and that XLA removes
+    return _over_instance(axes, _threshold.nothing(z))
 
 
 @_log_ratio.defjvp

@@ -58,6 +58,11 @@ def constant(value: float, like: Array) -> Array:
     return (like != like).astype(like.dtype) * 0 + value
 
 
+def nothing(like: Array) -> Array:
+    """Zeros with the sharding and manual axes of `like`, that the compiler removes."""
+    return ((like != like) & False).astype(like.dtype)
+
+
 def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, Array], Array]:
     """(x, τ) ↦ (x − origin)/T − τ; the origin is an entry of each slice, from which its threshold is not far."""
     largest, smallest = float(jnp.finfo(peak.dtype).max), float(jnp.finfo(peak.dtype).tiny)

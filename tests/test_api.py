@@ -19,8 +19,8 @@ import softmaxx as sx
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 FUNCTIONS = [name for name in sx.__all__ if inspect.isfunction(getattr(sx, name))]
-DOCUMENTED = [name for name in sx.__all__ if not isinstance(getattr(sx, name), sx.Noise)]
-POSITIONAL = {"scores", "choice", "oracle", "phi"}
+DOCUMENTED = [name for name in sx.__all__ if not isinstance(getattr(sx, name), sx.Noise | sx.Sampler)]
+POSITIONAL = {"scores", "choice", "oracle", "phi", "smooth", "fn"}
 
 
 def test_the_public_names_are_all_there_is():
@@ -59,9 +59,17 @@ def test_the_signatures_are_those_of_the_contract():
         "soft_argmax": {**choice, "positions": None},
         "sparse_argmax": {"alpha": 2.0, **choice, "positions": None},
         "perturbed_argmax": {"key": empty, **draws, "axis": -1, "where": None, "positions": None},
-        "perturbed": {**draws, "baseline": True},
+        "perturbed": {**draws, "sampler": sx.independent, "baseline": True, "batch_size": None},
+        "standard_error": {},
+        "row_oracle": {},
+        "host_oracle": {"workers": 1},
+        "ranking": {"axis": -1},
+        "expected_ranking": {"sigma": 1.0, "noise": sx.normal, "axis": -1},
+        "best_grid_path": {},
+        "fenchel_young_loss": {},
+        "spo_plus_loss": {},
     }
-    assert sx.SmoothMax._fields == ("argmax", "value")
+    assert sx.SmoothMax._fields == ("argmax", "value", "penalty")
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
@@ -74,7 +82,7 @@ def test_docstrings_say_shapes_limits_errors_and_a_source_and_their_example_runs
     assert first.endswith((".", "}.", "gradient", ")")) or ":" in first
     for section in ["Limits:", "Raises:", "Example:", "Reference:"]:
         assert section in doc, section
-    assert re.search(r"\[\.\.\.|`\(key, shape", doc), "no shapes"
+    assert re.search(r"\[\.\.\.|\[N|shape", doc), "no shapes"
     assert re.search(r"\b(19|20)\d\d\b", doc.split("Reference:")[1]), "no year"
     for parameter in inspect.signature(public).parameters if name in FUNCTIONS else []:
         assert f"  {parameter}: " in doc, parameter
@@ -101,9 +109,12 @@ def test_the_readme_code_runs_and_prints_what_it_says(capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith("[0. 0. 0. 0.] 1.45")
     assert "[[12. 40.] [12. 40.]]" in printed
-    assert printed.endswith("[14.5 14.5]")
+    assert "[14.5 14.5]" in printed
+    assert printed.endswith("[[1. 0.] [0. 1.]]")
+    np.testing.assert_allclose(scope["slope"], scope["best"] - scope["paths"].argmax(-scope["costs"], key=scope["key"]))
+    np.testing.assert_allclose(scope["means"].sum(), 10, rtol=1e-6)
     np.testing.assert_allclose(scope["metres"], [[12 * 2 / 47, 40 / 63]] * 2, rtol=1e-6)
-    assert np.isfinite(scope["slope"]).all()
+    assert np.isfinite(scope["alpha_slope"]).all()
 
 
 # The recipes of "Coming from TensorFlow or PyTorch", both sides of each row

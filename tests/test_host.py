@@ -1,0 +1,195 @@
+"""Host oracles: one call for all rows, whatever the transformations, and errors that name the row."""
+
+import heapq
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from contracts import scores_of
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from scipy.optimize import linear_sum_assignment
+
+import softmaxx as sx
+
+KEY = jax.random.key(0)
+
+
+def assignments(scores):
+    matched = np.zeros_like(scores)
+    for row, out in zip(scores, matched, strict=True):
+        out[linear_sum_assignment(row, maximize=True)] = 1
+    return matched
+
+
+def dijkstra_paths(scores):
+    """The right-and-down paths of least cost −scores, by Dijkstra's algorithm; all costs are positive."""
+    masks = np.zeros_like(scores)
+    for costs, mask in zip(-scores, masks, strict=True):
+        queue: list[Any] = [(costs[0, 0], (0, 0), None)]
+        came_from = {}
+        while queue:
+            length, (i, j), before = heapq.heappop(queue)
+            if (i, j) in came_from:
+                continue
+            came_from[i, j] = before
+            steps = [(i, j + 1), (i + 1, j)]
+            for cell in [(i, j) for i, j in steps if i < costs.shape[0] and j < costs.shape[1]]:
+                heapq.heappush(queue, (length + costs[cell], cell, (i, j)))
+        cell = (costs.shape[0] - 1, costs.shape[1] - 1)
+        while cell is not None:
+            mask[cell] = 1
+            cell = came_from[cell]
+    return masks
+
+
+def recorded(fn):
+    calls = []
+
+    def recording(*arguments):
+        calls.append([x.shape for x in jax.tree.leaves(arguments)])
+        return fn(*arguments)
+
+    return recording, calls
+
+
+def test_one_call_for_batch_times_samples_under_every_nesting():
+    fn, calls = recorded(assignments)
+    smooth = sx.perturbed(sx.host_oracle(fn), num_samples=8)
+    scores, keys = scores_of((3, 4, 4)), jax.random.split(KEY, 3)
+
+    def loss(x, key):
+        return (smooth.argmax(x, key=key) ** 2).sum()
+
+    for transformed, rows in [
+        (lambda: smooth.argmax(scores[0], key=KEY), 8),
+        (lambda: jax.grad(loss)(scores[0], KEY), 8),
+        (lambda: jax.jit(jax.vmap(jax.grad(loss)))(scores, keys), 24),
+        (lambda: jax.grad(lambda x: jax.vmap(loss)(x, keys).sum())(scores), 24),
+        (lambda: jax.vmap(jax.value_and_grad(lambda x, key: smooth.value(x, key=key)))(scores, keys), 24),
+        (lambda: jax.vmap(lambda x: jax.vmap(partial(loss, x))(keys))(scores), 72),
+        (lambda: jax.jvp(lambda x: smooth.argmax(x, key=KEY), (scores[0],), (scores[1],)), 8),
+        (lambda: jax.hessian(lambda x: smooth.value(x, key=KEY))(scores[0]), 8),
+    ]:
+        calls.clear()
+        jax.block_until_ready(transformed())
+        assert calls == [[(rows, 4, 4)]]
+
+
+def test_it_is_the_oracle_written_in_jax():
+    oracle = sx.host_oracle(dijkstra_paths, workers=3)
+    scores = -jnp.exp(scores_of((5, 4, 6)))
+    np.testing.assert_array_equal(jax.vmap(oracle)(scores), sx.best_grid_path(scores))
+    host, compiled = (
+        sx.perturbed(each, num_samples=64, sigma=0.1, noise=sx.log_normal) for each in (oracle, sx.best_grid_path)
+    )
+    both = [jax.jit(jax.value_and_grad(lambda x, s=s: (s.argmax(x, key=KEY) ** 2).sum()))(scores[0]) for s in (host, compiled)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), *both)
+    assert not jax.grad(lambda x: oracle(x).sum())(scores[0]).any()
+    assert oracle(scores[0].astype(np.float32)).dtype == np.float32
+
+
+def test_arguments_are_rows_too_and_trees_are_trees():
+    def masked(scores, allowed):
+        assert scores["a"].shape[0] == allowed.shape[0]
+        best = np.where(allowed, scores["a"], -np.inf).argmax(-1)
+        return {"a": np.eye(3)[best], "b": np.ones_like(scores["b"])}
+
+    oracle = sx.host_oracle(masked)
+    scores, allowed = {"a": jnp.array([0.0, 2.0, 1.0]), "b": jnp.zeros(())}, jnp.array([True, False, True])
+    np.testing.assert_array_equal(oracle(scores, allowed)["a"], [0, 0, 1])
+    smooth = sx.perturbed(oracle, num_samples=4, sigma=0.0)
+    np.testing.assert_array_equal(smooth.argmax(scores, allowed, key=KEY)["a"], [0, 0, 1])
+    each = jax.vmap(lambda allowed: oracle(scores, allowed))(jnp.eye(3, dtype=bool))
+    np.testing.assert_array_equal(each["a"], np.eye(3))
+    assert each["b"].shape == (3,)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5, 64])
+def test_workers_share_the_rows(workers):
+    fn, calls = recorded(assignments)
+    scores = scores_of((10, 3, 3))
+    out = jax.vmap(sx.host_oracle(fn, workers=workers))(scores)
+    np.testing.assert_array_equal(out, assignments(np.asarray(scores)))
+    assert len(calls) == min(workers, 10)
+    assert sum(shape[0] for (shape,) in calls) == 10
+
+
+def test_large_rows_do_not_stall():
+    """A callback that asks JAX for its arguments again may wait forever, on machines with few threads and large arrays."""
+    oracle = sx.host_oracle(lambda scores: (scores > 0).astype(scores.dtype), workers=2)
+    scores = scores_of((64, 40_000), dtype=np.float32)
+    for _ in range(3):
+        np.testing.assert_array_equal(jax.jit(jax.vmap(oracle))(jnp.tanh(scores)), scores > 0)
+
+
+def test_the_rows_of_a_mesh_are_solved_where_they_are():
+    fn, calls = recorded(assignments)
+    smooth = sx.perturbed(sx.host_oracle(fn), num_samples=4)
+    mesh = jax.make_mesh((8,), ("batch",))
+    scores, keys = scores_of((8, 3, 3)), jax.random.split(KEY, 8)
+
+    def gradients(scores, keys):
+        return jax.vmap(jax.grad(lambda x, key: (smooth.argmax(x, key=key) ** 2).sum()))(scores, keys)
+
+    split = jax.jit(jax.shard_map(gradients, mesh=mesh, in_specs=P("batch"), out_specs=P("batch")))
+    out = split(*jax.device_put((scores, keys), NamedSharding(mesh, P("batch"))))
+    jax.block_until_ready(out)
+    assert calls == [[(4, 3, 3)]] * 8
+    np.testing.assert_allclose(out, gradients(scores, keys), atol=1e-12)
+
+
+def test_errors_name_the_row():
+    def picky(scores):
+        if (scores.max(-1) > 2).any():
+            raise KeyError("no path")
+        return scores
+
+    scores = jnp.zeros((2, 3, 4)).at[1, 0, 2].set(5.0)
+    twice = jax.vmap(jax.vmap(sx.host_oracle(picky, workers=2)))
+    with pytest.raises(
+        Exception, match=r"picky raised KeyError: 'no path', for row 3 of 6, index \(1, 0\) of the axes \(2, 3\)"
+    ):
+        jax.block_until_ready(twice(scores))
+
+    def together(scores):
+        if len(scores) > 1:
+            raise MemoryError("too many")
+        return scores
+
+    with pytest.raises(Exception, match="together raised MemoryError: too many, for the rows together"):
+        jax.block_until_ready(jax.vmap(sx.host_oracle(together))(scores[0]))
+
+
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (lambda x: x[:1], r"returned the shape \(1, 4\) for 3 rows of scores \(4,\); return one answer for each row, \(3, 4\)"),
+        (lambda x: x.argmax(-1), "returned int64; return floating numbers, y.astype"),
+        (lambda x: x > 0, "returned bool; return floating numbers, y.astype"),
+        (lambda x: list(x), "returned a tree"),
+        (lambda x: None, "returned a tree"),
+        (lambda x: np.where(x == 5, np.nan, x), "returned nan for row 2 of 3"),
+    ],
+)
+def test_wrong_answers_are_told(fn, said):
+    scores = jnp.zeros((3, 4)).at[2, 1].set(5.0)
+    for call in [jax.vmap(sx.host_oracle(fn)), jax.jit(jax.vmap(sx.host_oracle(fn)))]:
+        with pytest.raises(Exception, match=f"host_oracle: <lambda> {said}"):
+            jax.block_until_ready(call(scores))
+
+
+def test_a_nan_in_the_scores_may_be_one_in_the_answer():
+    oracle = sx.host_oracle(lambda x: x * 1.0)
+    out = jax.vmap(oracle)(jnp.array([[1.0, jnp.nan], [1.0, 2.0]]))
+    np.testing.assert_array_equal(out, [[1, np.nan], [1, 2]])
+
+
+def test_wrong_functions_are_refused():
+    with pytest.raises(TypeError, match="host_oracle: fn is a str; pass a function of NumPy arrays"):
+        sx.host_oracle("fn")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="host_oracle: workers=0"):
+        sx.host_oracle(assignments, workers=0)
