@@ -8,7 +8,8 @@ from softmaxx._maps import threshold_map
 from softmaxx._noise import Noise, gumbel, laplace, log_normal, logistic, normal
 from softmaxx._oracles import one_hot_argmax, row_oracle, top_k_mask
 from softmaxx._paths import best_grid_path
-from softmaxx._perturb import perturbed, perturbed_argmax, standard_error
+from softmaxx._perturb import perturbed, standard_error
+from softmaxx._perturbed_argmax import perturbed_argmax
 from softmaxx._ranking import expected_ranking, ranking
 from softmaxx._sampling import Sampler, antithetic, independent, latin_hypercube, sobol
 from softmaxx._simplex import entmax, softmax, sparsemax

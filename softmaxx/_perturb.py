@@ -6,13 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from softmaxx import _check, _check_oracle, _expect, _oracles, _score_function, _threshold
+from softmaxx import _check, _check_oracle, _oracles, _score_function, _threshold
 from softmaxx._noise import Noise, gumbel, normal
 from softmaxx._sampling import Sampler, independent
 from softmaxx._score_function import Expectation, Plan
-from softmaxx._types import Array, ArrayLike, Axis, Key, Number, Oracle, SmoothMax, Tree
+from softmaxx._types import Array, ArrayLike, Key, Number, Oracle, SmoothMax, Tree
 
 
 def perturbed(
@@ -127,66 +126,6 @@ def standard_error(smooth: SmoothMax) -> SmoothMax:
             "or a sampler with more groups."
         )
     return SmoothMax(of.argmax_error, of.value_error)
-
-
-def perturbed_argmax(
-    scores: ArrayLike,
-    *,
-    key: Key,
-    num_samples: int = 128,
-    sigma: Number = 1.0,
-    noise: Noise = normal,
-    axis: Axis = -1,
-    where: ArrayLike | None = None,
-    positions: _expect.Positions = None,
-) -> Array:
-    r"""Computes the mean argmax of perturbed scores, E argmax(scores + σZ) over N samples: an argmax with a gradient.
-
-    The distribution of the argmax is `one_hot_argmax` under `perturbed`; with `gumbel` noise it is softmax(scores/σ).
-
-    Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the samples evenly.
-      key: a key of `jax.random.key`; every choice of a batch gets noise of its own.
-      num_samples: N ≥ 1, a Python int.
-      sigma: σ ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
-      noise: `normal`, `gumbel`, `logistic`, `laplace` or another `Noise`; scores are shifted, so none that multiplies.
-      axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
-      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
-
-    Returns:
-      `[...]`, the scores' shape without the axis, or for a tuple of axes coordinates `[..., len(axis)]` in the order
-      listed; in the scores' dtype, computed in at least float32 and rounded once. Units: those of the positions.
-
-    Limits:
-      σ = 0: `jnp.argmax`, the first index at ties, with zero derivative. Otherwise ties are broken by the noise, evenly. A
-      fully masked slice gives 0, a slice with nan gives nan.
-
-    Raises:
-      TypeError: scores or positions that are not real numbers, a `where` that is not boolean, a key that is missing or none.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative `sigma`;
-        `num_samples` < 1.
-
-    Example:
-      >>> import jax, jax.numpy as jnp, softmaxx as sx
-      >>> scores = jnp.array([0.0, 1.0, 5.0, 1.0])
-      >>> print(sx.perturbed_argmax(scores, key=jax.random.key(0), num_samples=10_000).round(1))
-      2.0
-
-    Reference:
-      Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS 2020.
-    """
-    function = "perturbed_argmax"
-    scores = _check.real_array(function, "scores", scores)
-    axes = _check.axes_of(function, axis, scores.shape)
-    _check.mask(function, where, scores.shape)
-    _check_oracle.noise(function, noise)
-    plan = Plan(noise, independent, _check_oracle.sample_count(function, num_samples), axes=axes)
-    _check.per_slice(function, "sigma", sigma, scores.shape, axes)
-    _check.at_least(function, "sigma", sigma, 0)
-    key = _check_oracle.random_key(function, key)
-    positions = _check.axis_positions(function, positions, axis, axes, scores.shape)
-    return _perturbed_argmax(plan, isinstance(axis, tuple), scores, where, sigma, key, positions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,17 +250,3 @@ def _gumbel_penalty(sigma: Number, targets: ArrayLike, *args: Any, **kwargs: Any
     p = jnp.asarray(targets)
     logarithms = jnp.log(jnp.where(p > 0, p, 1))
     return jnp.asarray(sigma, p.dtype) * ((p * logarithms).sum() - float(jnp.euler_gamma) * (p.size // p.shape[-1]))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _perturbed_argmax(plan, joint, scores, where, sigma, key, positions):
-    x = _threshold.masked(scores.astype(_threshold.working_dtype(scores.dtype)), where)
-    peak = lax.stop_gradient(x.max(plan.axes, keepdims=True))  # the distribution does not depend on it, its rounding does
-    x = jnp.where(x == jnp.inf, 0, x - jnp.where(peak == -jnp.inf, 0, peak))
-    sigma, axes = _threshold.aligned(sigma, x), tuple(axis + 1 for axis in plan.axes)
-
-    def rows(leaves):
-        return _oracles.one_hot_argmax(_score_function.perturbed_scores(plan.noise, *leaves[0]), axis=axes)
-
-    p = _score_function.expectation(plan, rows, [x], [sigma], key).mean
-    return _expect._expected_index(p, positions, plan.axes, joint).astype(scores.dtype)

@@ -128,3 +128,23 @@ def gradient(contract: Contract, scores, **kwargs) -> np.ndarray:
 @partial(jax.jit, static_argnums=0)
 def _pullback(contract, scores, weights, kwargs):
     return jax.vjp(lambda x: contract.apply(x, **kwargs), scores)[1](weights)[0]
+
+
+KEYS = jax.random.split(jax.random.key(0), 24)
+
+
+def assert_mean(estimate: Callable[[jax.Array], jax.Array], expected: Any) -> None:
+    """The mean over independent keys is within five of its own standard errors of the expected value."""
+    draws = np.asarray(jax.jit(jax.vmap(estimate))(KEYS))
+    error = draws.std(0, ddof=1) / np.sqrt(len(KEYS))
+    assert (np.abs(draws.mean(0) - expected) <= 5 * error + 1e-12).all(), (draws.mean(0), expected, error)
+
+
+def softmax_of(scores: jax.Array, sigma: Any) -> jax.Array:
+    """The exact mean of one_hot_argmax under Gumbel noise."""
+    return jax.nn.softmax(scores / sigma)
+
+
+def max_of(scores: jax.Array, sigma: Any) -> jax.Array:
+    """The exact mean of the largest score under Gumbel noise."""
+    return sigma * (jax.nn.logsumexp(scores / sigma) + np.euler_gamma)
