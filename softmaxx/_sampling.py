@@ -86,8 +86,7 @@ def _antithetic(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
 
 def _latin_hypercube(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
     order, offset = jax.random.split(key)
-    slices = jnp.broadcast_to(jnp.arange(shape[0])[:, None], shape)
-    slices = jax.random.permutation(order, slices, independent=True).astype(dtype)
+    slices = jnp.argsort(jax.random.bits(order, shape, jnp.uint32), axis=0).astype(dtype)  # a permutation for each axis
     return jnp.minimum((slices + _uniform(offset, shape, dtype)) / shape[0], 1 - jnp.finfo(dtype).eps / 2)
 
 
