@@ -19,6 +19,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,17 +40,20 @@ SIZES, QUICK_SIZES = [2**power for power in range(2, 11)], [4, 16, 64, 256]
 TABLE = 64  # the number of samples in the printed table
 GRIDS, SIDE, GRID_SAMPLES, GRID_BATCH = 32, 12, 128, 32
 LARGE, LARGE_SAMPLES, LARGE_BATCH = 10**4, 10**5, 100
-PLAIN, BARE, BATCHED = "plain Monte Carlo", "the oracle alone", f"softmaxx independent, batch_size={GRID_BATCH}"
-STYLES = {  # colour, marker and line; plain Monte Carlo is wide, since the peers that are the same lie on it
-    PLAIN: {"color": "0.75", "marker": "o", "linewidth": 6},
-    "softmaxx independent": {"color": "tab:blue", "marker": "o"},
-    "softmaxx antithetic": {"color": "tab:cyan", "marker": "o"},
-    "softmaxx latin_hypercube": {"color": "tab:green", "marker": "o"},
-    "softmaxx sobol": {"color": "tab:purple", "marker": "o"},
-    "optax": {"color": "tab:red", "marker": "D"},
-    "optax, no baseline": {"color": "tab:red", "marker": "D", "linestyle": "--", "markerfacecolor": "white"},
-    "jaxopt": {"color": "tab:orange", "marker": "s", "linestyle": "--", "markerfacecolor": "white"},
-    "jaxopt, control variate": {"color": "tab:orange", "marker": "s"},
+PLAIN, BARE, NOISE_OF = "plain Monte Carlo", "the oracle alone", "noise of "
+BATCHED = f"softmaxx independent, batch_size={GRID_BATCH}"
+STYLES = {  # colour, marker and its size; an empty marker lies on the line of a method that is the same
+    PLAIN: ("0.6", "o", 4),
+    "softmaxx independent": ("tab:blue", "o", 4),
+    "softmaxx antithetic": ("tab:cyan", "o", 4),
+    "softmaxx latin_hypercube": ("tab:green", "o", 4),
+    "softmaxx sobol": ("tab:purple", "o", 4),
+    BATCHED: ("cornflowerblue", "", 0),
+    "optax": ("tab:red", "D", 5),
+    "optax, no baseline": ("lightcoral", "D", 8),
+    "jaxopt": ("tab:orange", "x", 6),
+    "jaxopt, control variate": ("tab:brown", "s", 10),
+    BARE: ("0.3", "", 0),
 }
 
 
@@ -89,42 +93,39 @@ def peers() -> dict[str, Make]:
 def exact_jacobian_of_the_largest() -> np.ndarray:
     """∂P(i is largest)/∂θ_j = −∫ Π_{k≠i,j} Φ(z − θ_k) φ(z − θ_i) φ(z − θ_j) dz, by the trapezoidal rule."""
     z, step = np.linspace(-12, 12, 4001, retstep=True)
-    density, below = norm.pdf(z[:, None] - SCORES), norm.cdf(z[:, None] - SCORES)
-    jacobian, n = np.zeros((len(SCORES), len(SCORES))), len(SCORES)
-    for i, j in [(i, j) for i in range(n) for j in range(n) if i != j]:
-        others = [k for k in range(n) if k not in (i, j)]
-        jacobian[i, j] = -(density[:, i] * density[:, j] * below[:, others].prod(1)).sum() * step
+    z = z[:, None] - SCORES
+    hazard, all_below = np.exp(norm.logpdf(z) - norm.logcdf(z)), np.exp(norm.logcdf(z).sum(1, keepdims=True))
+    jacobian = -(hazard * all_below).T @ hazard * step
+    np.fill_diagonal(jacobian, 0)
     return jacobian - np.diag(jacobian.sum(1))
-
-
-def exact_jacobian_of_the_ranks() -> np.ndarray:
-    return np.asarray(jax.jacobian(sx.expected_ranking)(jnp.asarray(SCORES, jnp.float32)), np.float64)
 
 
 ORACLES = {
     "one_hot_argmax": (sx.one_hot_argmax, exact_jacobian_of_the_largest),
-    "ranking": (sx.ranking, exact_jacobian_of_the_ranks),
+    "ranking": (sx.ranking, lambda: np.asarray(jax.jacobian(sx.expected_ranking)(jnp.asarray(SCORES, jnp.float32)))),
 }
 
 
-def squared_errors(smooth: Smooth, exact: np.ndarray, keys: jax.Array) -> np.ndarray:
-    """For each key the squared error of the Jacobian, summed over its entries."""
-    scores = jnp.asarray(SCORES, jnp.float32)
-    jacobians = jax.jit(jax.vmap(lambda key: jax.jacrev(smooth)(scores, key)))(keys)
-    return ((np.asarray(jacobians, np.float64) - exact) ** 2).sum((1, 2))
-
-
-def accuracy(methods: dict[str, Make], quick: bool) -> list[dict]:
-    """One record for each oracle and number of samples: by method, the mean of the squared errors and its standard error."""
-    cases = [(oracle, count) for oracle in ORACLES for count in (QUICK_SIZES if quick else SIZES)]
-    records = []
-    for name, count in tqdm(cases, desc="accuracy", unit="case"):
-        oracle, exact = ORACLES[name][0], ORACLES[name][1]()
+def accuracy(methods: dict[str, Make], quick: bool) -> dict[str, list[dict]]:
+    """By oracle and N: by method, the squared error of the Jacobian, summed over entries, its mean and the standard error."""
+    scores, exact = jnp.asarray(SCORES, jnp.float32), {name: jacobian() for name, (_, jacobian) in ORACLES.items()}
+    records = {name: [] for name in ORACLES}
+    for count in tqdm(QUICK_SIZES if quick else SIZES, desc="accuracy", unit="size"):
         keys = jax.random.split(jax.random.key(count), int(np.clip(2 ** (16 if quick else 19) // count, 256, 4096)))
-        errors = {method: squared_errors(make(oracle, count), exact, keys) for method, make in methods.items()}
-        records.append({"oracle": name, "samples": count, "keys": len(keys)})
-        records[-1]["error"] = {method: [e.mean(), e.std() / math.sqrt(len(e))] for method, e in errors.items()}
+        for name in ORACLES:
+            records[name].append({"samples": count, "keys": len(keys), "error": {}})
+        for method, make in methods.items():
+            smooth = {name: make(oracle, count) for name, (oracle, _) in ORACLES.items()}
+            jacobians = jax.vmap(lambda key, smooth=smooth: {name: jax.jacrev(f)(scores, key) for name, f in smooth.items()})
+            for name, draws in jax.jit(jacobians)(keys).items():
+                errors = ((np.asarray(draws, np.float64) - exact[name]) ** 2).sum((1, 2))
+                records[name][-1]["error"][method] = [errors.mean(), errors.std() / math.sqrt(len(keys))]
     return records
+
+
+def gradient_of(smooth: Smooth) -> Callable:
+    """(scores, cotangent, key) → value and gradient of one instance."""
+    return lambda scores, g, key: value_and_gradient(lambda scores: smooth(scores, key))(scores, g)
 
 
 def oracle_rows(methods: dict[str, Make], count: int) -> dict[str, int]:
@@ -138,21 +139,17 @@ def oracle_rows(methods: dict[str, Make], count: int) -> dict[str, int]:
             return (np.asarray(x) > 0).astype(x.dtype)
 
         def oracle(scores):
-            return jax.pure_callback(
-                solver, jax.ShapeDtypeStruct(scores.shape, scores.dtype), scores, vmap_method="expand_dims"
-            )
+            return jax.pure_callback(solver, jax.typeof(scores), scores, vmap_method="expand_dims")
 
-        smooth, scores = make(oracle, count), jnp.asarray(SCORES, jnp.float32)
-        both = jax.jit(lambda scores, key: value_and_gradient(lambda scores: smooth(scores, key))(scores, scores))
-        jax.block_until_ready(both(scores, jax.random.key(0)))
+        scores = jnp.asarray(SCORES, jnp.float32)
+        jax.block_until_ready(jax.jit(gradient_of(make(oracle, count)))(scores, scores, jax.random.key(0)))
         return sum(asked)
 
     return {name: rows_of(make) for name, make in methods.items()}
 
 
-def gradient_of_each(smooth: Smooth) -> Callable:
-    """(scores, cotangents, keys) of a batch → values and gradients."""
-    return jax.vmap(lambda scores, g, key: value_and_gradient(lambda scores: smooth(scores, key))(scores, g))
+def temporary_megabytes(compiled: Any) -> float:
+    return compiled.memory_analysis().temp_size_in_bytes / 1e6
 
 
 def grid_paths(methods: dict[str, Make], quick: bool) -> dict[str, dict]:
@@ -160,23 +157,22 @@ def grid_paths(methods: dict[str, Make], quick: bool) -> dict[str, dict]:
     scores, g = np.random.default_rng(0).standard_normal((2, GRIDS, SIDE, SIDE), np.float32)
     noise = np.random.default_rng(1).standard_normal((GRIDS, GRID_SAMPLES, SIDE, SIDE), np.float32)
     keys = jax.random.split(jax.random.key(0), GRIDS)
-    programs = {BARE: (jax.vmap(jax.vmap(sx.best_grid_path)), scores[:, None] + noise)}
+    programs: dict[str, tuple] = {BARE: (jax.vmap(jax.vmap(sx.best_grid_path)), scores[:, None] + noise)}
     for name, make in methods.items():
-        programs[name] = (gradient_of_each(make(sx.best_grid_path, GRID_SAMPLES)), scores, g, keys)
+        programs[name] = (jax.vmap(gradient_of(make(sx.best_grid_path, GRID_SAMPLES))), scores, g, keys)
     shape = (GRID_SAMPLES, SIDE * SIDE)
     for name, sampler in SAMPLERS.items():
         quantiles = jax.vmap(lambda key, sampler=sampler: sx.normal.quantile(sampler(key, shape, jnp.float32)))
-        programs[f"noise of {name}"] = (quantiles, keys)
-    programs["noise of jax.random.normal"] = (jax.vmap(lambda key: jax.random.normal(key, shape)), keys)
+        programs[NOISE_OF + name] = (quantiles, keys)
+    programs[NOISE_OF + "jax.random.normal"] = (jax.vmap(lambda key: jax.random.normal(key, shape)), keys)
 
-    calls, memory = {}, {}
+    calls, megabytes = {}, {}
     for name, (f, *arguments) in tqdm(programs.items(), desc="grid paths", unit="program"):
         compiled = jax.jit(f).lower(*arguments).compile()
-        memory[name] = compiled.memory_analysis().temp_size_in_bytes / 1e6
-        finished = [lambda *arrays, call=compiled: jax.block_until_ready(call(*arrays))]
-        calls[name] = (*finished, *map(jnp.asarray, arguments))
+        megabytes[name] = temporary_megabytes(compiled)
+        calls[name] = (lambda *arrays, call=compiled: jax.block_until_ready(call(*arrays)), *map(jnp.asarray, arguments))
     seconds = medians(calls, 0.5 if quick else 4)
-    return {name: {"seconds": s, "ratio": s / seconds[BARE], "MB": memory[name]} for name, s in seconds.items()}
+    return {name: {"seconds": s, "ratio": s / seconds[BARE], "MB": megabytes[name]} for name, s in seconds.items()}
 
 
 def large_hypercube(quick: bool) -> dict[str, float]:
@@ -186,9 +182,8 @@ def large_hypercube(quick: bool) -> dict[str, float]:
     result = {}
     for name, size in (("MB", LARGE_BATCH), ("MB at once", None)):
         smooth = ours(batch_size=size)(lambda scores: (scores > 0).astype(scores.dtype), LARGE_SAMPLES)
-        f = jax.jit(lambda scores, g, key, s=smooth: value_and_gradient(lambda scores: s(scores, key))(scores, g))
-        compiled = f.lower(*arguments).compile()
-        result[name] = compiled.memory_analysis().temp_size_in_bytes / 1e6
+        compiled = jax.jit(gradient_of(smooth)).lower(*arguments).compile()
+        result[name] = temporary_megabytes(compiled)
         if size and not quick:
             start = time.perf_counter()
             jax.block_until_ready(compiled(*arguments))
@@ -197,59 +192,60 @@ def large_hypercube(quick: bool) -> dict[str, float]:
 
 
 def print_tables(result: dict) -> None:
-    at = [r for r in result["accuracy"] if r["samples"] == TABLE]
-    print(
-        f"\n{f'N = {TABLE}: squared error of the Jacobian / {PLAIN}':54}" + "".join(f"{r['oracle']:>18}" for r in at) + "  rows"
-    )
-    for name in at[0]["error"]:
+    at = {oracle: next(r for r in records if r["samples"] == TABLE) for oracle, records in result["accuracy"].items()}
+    names = "".join(f"{oracle:>18}" for oracle in at)
+    print(f"\n{f'N = {TABLE}: squared error of the Jacobian / {PLAIN}':54}{names}   oracle rows")
+    for name, rows in result["rows"][str(TABLE)].items():
         cells = []
-        for r in at:
-            (mean, spread), (plain, plain_spread) = r["error"][name], r["error"][PLAIN]
-            ratio = mean / plain
-            cells.append(f"{ratio:.3f} ± {ratio * math.hypot(spread / mean, plain_spread / plain):.3f}")
-        print(f"{name:54}" + "".join(f"{cell:>18}" for cell in cells) + f"{result['rows'][str(TABLE)][name]:6}")
-    print(f"\n{f'{GRIDS} {SIDE}×{SIDE} grids, N = {GRID_SAMPLES}, value and gradient':44}      ms   ratio  temporary MB   rows")
+        for r in at.values():
+            (mean, error), (plain, plain_error) = r["error"][name], r["error"][PLAIN]
+            cells.append(f"{mean / plain:.3f} ± {mean / plain * math.hypot(error / mean, plain_error / plain):.3f}")
+        print(f"{name:54}" + "".join(f"{cell:>18}" for cell in cells) + f"{rows:>14}")
+    title = f"{GRIDS} {SIDE}×{SIDE} grids, N = {GRID_SAMPLES}, value and gradient"
+    print(f"\n{title:44}      ms   ratio  temporary MB  oracle rows")
     for name, cost in result["grid paths"].items():
         rows = result["rows"][str(GRID_SAMPLES)].get(name, "")
-        print(f"{name:44}{number(1e3 * cost['seconds']):>8}{number(cost['ratio']):>8}{number(cost['MB']):>14}{rows:>7}")
+        print(f"{name:44}{number(1e3 * cost['seconds']):>8}{number(cost['ratio']):>8}{number(cost['MB']):>14}{rows:>13}")
     large = result["large hypercube"]
     took = f"{large['seconds']:.1f} s, " if "seconds" in large else ""
     print(f"\n(scores > 0), n = {LARGE:,}, N = {LARGE_SAMPLES:,}, value and gradient")
-    print(f"batch_size={LARGE_BATCH}: {took}{large['MB']:.0f} MB temporary; all at once: {large['MB at once']:,.0f} MB")
+    print(f"batch_size={LARGE_BATCH}: {took}{large['MB']:.1f} MB temporary; all at once: {large['MB at once']:,.0f} MB")
 
 
 def plot(result: dict, path: Path) -> None:
-    """The squared errors over N, a panel for each oracle, and the times through grid paths with the part of the noise."""
+    """The squared errors over N, a panel for each oracle, and the times through grid paths."""
     plt.switch_backend("Agg")
-    figure, (*lines, bars) = plt.subplots(1, 3, figsize=(16, 5.6), width_ratios=(4, 4, 5), layout="constrained")
-    for axes, oracle in zip(lines, ORACLES, strict=True):
-        rows = [r for r in result["accuracy"] if r["oracle"] == oracle]
-        for name in [name for name in STYLES if name in rows[0]["error"]]:
-            points = [(r["samples"], r["error"][name][0]) for r in rows]
-            axes.plot(*zip(*points, strict=True), label=name, markersize=5, **STYLES[name])
+    figure, (*lines, bars) = plt.subplots(1, 3, figsize=(17, 6), width_ratios=(5, 5, 6), layout="constrained")
+    for axes, (oracle, records) in zip(lines, result["accuracy"].items(), strict=True):
+        for name in [name for name in STYLES if name in records[0]["error"]]:
+            points, (colour, marker, size) = [(r["samples"], r["error"][name][0]) for r in records], STYLES[name]
+            same = {"linestyle": "", "markerfacecolor": "none"} if size > 5 else {}
+            axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker, markersize=size, **same)
         axes.set_xscale("log", base=2)
         axes.set(yscale="log", xlabel="samples, N", ylabel="mean squared error", title=f"Jacobian of E {oracle}, 5 scores")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(color="0.9")
-    costs = {name: cost for name, cost in result["grid paths"].items() if not name.startswith("noise of")}
-    colours = ["black" if name == BARE else STYLES[name.split(", batch")[0]]["color"] for name in costs]
-    drawn = bars.barh(list(costs), [1e3 * cost["seconds"] for cost in costs.values()], color=colours)
-    bars.bar_label(drawn, [f"{number(cost['ratio'])}×" for cost in costs.values()], padding=3)
-    noise = {name: result["grid paths"].get(f"noise of {name}", {"seconds": 0})["seconds"] for name in costs}
-    hatched = {"color": "none", "edgecolor": "white", "hatch": "////", "linewidth": 0}
-    bars.barh(list(noise), [1e3 * seconds for seconds in noise.values()], **hatched)
-    bars.set(
-        xlabel="time, ms (hatched: drawing the noise alone)", title="Value and gradient through best_grid_path, × the oracle"
-    )
-    bars.invert_yaxis()
-    bars.margins(x=0.12)
+    plot_times(bars, result["grid paths"])
     for axes in (*lines, bars):
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*lines[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    figure.suptitle(f"float32, normal noise, {GRIDS} grids {SIDE}×{SIDE}: {result['header']}", fontsize=10, color="0.3")
+    figure.suptitle(f"float32, normal noise of σ = 1: {result['header']}", fontsize=10, color="0.3")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
+
+
+def plot_times(axes: Any, costs: dict[str, dict]) -> None:
+    """A bar for each method and for the oracle alone, hatched as far as the noise goes."""
+    names = [name for name in STYLES if name in costs]
+    times = [1e3 * costs[name]["seconds"] for name in names]
+    drawn = axes.barh(names, times, color=[STYLES[name][0] for name in names])
+    axes.bar_label(drawn, [f"{number(costs[name]['ratio'])}×" for name in names], padding=3)
+    noise = {name: 1e3 * costs[NOISE_OF + name]["seconds"] for name in names if NOISE_OF + name in costs}
+    axes.barh(list(noise), list(noise.values()), color="none", edgecolor="white", hatch="////", linewidth=0)
+    axes.set(xlabel="ms (hatched: the noise; ×: ratio to the oracle)")
+    axes.set(title=f"{GRIDS} grids {SIDE}×{SIDE}, N = {GRID_SAMPLES}, value and gradient", xmargin=0.15)
+    axes.invert_yaxis()
 
 
 def main() -> None:
@@ -260,8 +256,9 @@ def main() -> None:
     methods = OURS | ({} if options.no_peers else peers())
     keep_freed_memory()
     device, version = jax.devices()[0], jax.__version__
-    result = {"header": f"Python {platform.python_version()}, jax {version}, {device.device_kind}, {os.cpu_count()} cores"}
-    print(result["header"])
+    header = f"Python {platform.python_version()}, jax {version}, {device.device_kind}, {os.cpu_count()} cores"
+    result: dict[str, Any] = {"header": header}
+    print(header)
 
     timed = {name: make for name, make in methods.items() if name != PLAIN} | {BATCHED: ours(batch_size=GRID_BATCH)}
     result["rows"] = {str(TABLE): oracle_rows(methods, TABLE), str(GRID_SAMPLES): oracle_rows(timed, GRID_SAMPLES)}
@@ -271,13 +268,12 @@ def main() -> None:
     print_tables(result)
 
     root = Path(__file__).parent.parent
-    table, image = root / "benchmarks" / "results", root / "docs"
-    if options.quick:
-        table = image = root / "build" / "benchmarks"
-    table.mkdir(parents=True, exist_ok=True)
-    (table / f"perturbed-{device.platform}-jax{version}.json").write_text(json.dumps(result, indent=1) + "\n")
-    plot(result, image / "perturbed.png")
-    print(f"\n{table / f'perturbed-{device.platform}-jax{version}.json'}\n{image / 'perturbed.png'}")
+    folders = [root / "build" / "benchmarks"] * 2 if options.quick else [root / "benchmarks" / "results", root / "docs"]
+    table, image = folders[0] / f"perturbed-{device.platform}-jax{version}.json", folders[1] / "perturbed.png"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(json.dumps(result, indent=1) + "\n")
+    plot(result, image)
+    print(f"\n{table}\n{image}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from softmaxx import _check, _check_oracle, _oracles, _score_function, _threshold
 from softmaxx._noise import Noise, gumbel, normal
@@ -182,10 +183,14 @@ def _value(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, ar
         u, y = solve(leaves)
         y = [y.astype(u.dtype) for y, u in zip(jax.tree.leaves(y), u, strict=True)]
         slopes = [_score_function.slopes(plan.noise, *leaf) for leaf in leaves]
-        return _inner(u, y), [(by_theta * y, by_sigma * y) for (by_theta, by_sigma), y in zip(slopes, y, strict=True)]
+        gradients = [(by_theta * y, by_sigma * y) for (by_theta, by_sigma), y in zip(slopes, y, strict=True)]
+        held, product = lax.stop_gradient(_inner(u, y)), _inner(u, y)
+        by_args = jnp.where(jnp.isfinite(held), product - held, 0)  # 0, and how the value moves with the args
+        return held, by_args, gradients
 
     means = _score_function.expectation(plan, products, theta, sigma, key)
-    total, (_, gradients) = means.held[0], means.mean
+    total, (_, by_args, gradients) = means.held[0], means.mean
+    total = total + by_args
     # Rounded as `argmax` is, which it equals to the bit.
     by_theta = [g.astype(leaf.dtype).astype(g.dtype) for (g, _), leaf in zip(gradients, jax.tree.leaves(scores), strict=True)]
     theta, sigma = (

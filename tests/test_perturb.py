@@ -152,6 +152,19 @@ def test_an_oracle_that_closes_over_a_traced_value_is_told_to_take_it_as_an_argu
         jax.jit(jax.grad(lambda x: GUMBEL.argmax(x, key=KEYS[0])[0]))(SCORES)
 
 
+def test_second_derivatives_mix_scores_sigma_and_arguments():
+    """With the gate g the value is g·F(θ, σ), F that of the largest: its mixed second derivatives are the first of F."""
+    smooth = sx.perturbed(lambda scores, gate: gate * sx.one_hot_argmax(scores), num_samples=N, sigma=SIGMA, noise=sx.gumbel)
+
+    def by(first, second):
+        return lambda key: first(second(lambda x, g: smooth.value(x, g, key=key), argnums=1), argnums=0)(SCORES, 1.0)
+
+    for first, second in [(jax.jacfwd, jax.grad), (jax.jacrev, jax.grad), (jax.jacfwd, jax.jacfwd)]:
+        assert_mean(by(first, second), exact(SCORES))
+    hessian = jax.hessian(lambda x, g: smooth.value(x, g, key=KEYS[0]), argnums=(0, 1))(SCORES, 1.0)
+    np.testing.assert_allclose(hessian[1][0], smooth.argmax(SCORES, 1.0, key=KEYS[0]), atol=0.1)
+
+
 # Trees, and answers that do not look like the scores
 
 
