@@ -107,7 +107,8 @@ def _expected_ranking(scores: Array, sigma: Number, below: Callable[[Array], Arr
     largest = float(jnp.finfo(sigma.dtype).max) / 4
     x = jnp.clip(scores.astype(sigma.dtype), -largest, largest)
     difference = jnp.expand_dims(x, axis + 1) - jnp.expand_dims(x, axis)  # [own, other]
-    scaled = difference / jnp.where(sigma == 0, 1, sigma)
-    scaled = jnp.where(sigma == 0, _FAR * jnp.sign(difference), jnp.clip(scaled, -_FAR, _FAR))
-    scaled = jnp.where(sigma >= 0, scaled, jnp.nan)
+    sharp = (sigma >= 0) & (sigma < 2 * float(jnp.finfo(sigma.dtype).tiny) ** 0.5)  # 1/σ² of a derivative would overflow
+    far = sharp | (abs(difference) > _FAR * sigma)
+    scaled = jnp.where(far, 0, difference) / jnp.where(sharp, 1, sigma)
+    scaled = jnp.where(sigma >= 0, jnp.where(far, _FAR * jnp.sign(difference), scaled), jnp.nan)
     return (0.5 + below(scaled).sum(axis + 1)).astype(scores.dtype)  # 1 less the ½ of an entry with itself

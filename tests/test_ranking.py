@@ -110,6 +110,10 @@ def test_expected_ranking_limits():
             assert np.isfinite(jacobian).all()
     assert not jax.jacrev(ranks)(scores, 0.0).any()
     assert not jax.jacrev(ranks)(scores, 1.0)[:, 3:].any()
+    for sigma in [0.1, 1e-30]:  # float32 has no 1/σ² of the second
+        for jacobian in jax.jacrev(ranks, argnums=(0, 1))(scores.astype(np.float32), jnp.float32(sigma)):
+            assert np.isfinite(jacobian).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.hessian(ranks, argnums=(0, 1))(scores, 0.1)))
     assert np.isnan(ranks(scores.at[0].set(jnp.nan), 1.0)).all()
     assert np.isnan(jax.jit(ranks)(scores, -1.0)).all()
     for dtype in DTYPES:
