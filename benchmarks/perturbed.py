@@ -6,7 +6,7 @@ memory at once. float32 on the default device. It prints the tables, and writes
 benchmarks/results/perturbed-<backend>-jax<version>.json and docs/perturbed.png. Peers that are not installed are left out.
 
     pip install -e . scipy optax jaxopt matplotlib tqdm
-    python benchmarks/perturbed.py                   # --quick: about a minute, to build/benchmarks; --no-peers
+    python benchmarks/perturbed.py                   # --quick: about two minutes, to build/benchmarks; --no-peers
 """
 
 import argparse

@@ -29,7 +29,7 @@ def perturbed(
 
     The oracle y sees each perturbed score array once, and value and derivative come from the same N answers. With u the
     perturbed scores and q their density, ∂ E y(u) = E (y(u) − b)·∂ log q(u), where b, the mean of the answers that are
-    independent of this one, lowers the variance and leaves the mean; ∂ value/∂θ is `argmax` itself. Second and higher
+    independent of this one, lowers the variance (from N = 8 on) and leaves the mean; ∂ value/∂θ is `argmax` itself. Second and higher
     derivatives are of the same kind, from the same answers.
 
     Args:
