@@ -33,7 +33,7 @@ def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
     if any(isinstance(const, Tracer) for const in traced.consts):
         raise TypeError(
             f"{function}: oracle closes over a traced value, whose derivative would be lost; pass it as an argument, "
-            "smooth.argmax(scores, data, key=key), to an oracle (scores, data)."
+            "after the scores, and write the oracle as (scores, data)."
         )
     for leaf in jax.tree.leaves(out):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -117,22 +117,26 @@ def group_size(function: str, sampler: Any, count: int) -> int:
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"{function}: sampler.group_size({count}) is {size!r}; return an int of at least 1.")
     if count % size:
+        fits = [n for n in range(1, 2 * count + 2) if n % max(1, sampler.group_size(n)) == 0]
+        near = sorted(fits, key=lambda n: abs(n - count))[:2]
         raise ValueError(
             f"{function}: {count} samples are no multiple of {size}, the rows that the sampler draws together; pass "
-            f"num_samples={count - count % size or size} or {count - count % size + size}."
+            f"num_samples={' or '.join(map(str, sorted(near)))}."
         )
     return size
 
 
-def batch(function: str, batch_size: Any, size: int) -> int | None:
+def batch(function: str, batch_size: Any, size: int, count: int) -> int | None:
     """The batch holds whole groups of the sampler."""
     if batch_size is None:
         return None
     batch_size = sample_count(function, batch_size, "batch_size")
     if batch_size % size:
+        smaller = 1 < batch_size < size and count % batch_size == 0
+        remedy = f", or smaller groups, sampler=sampler._replace(group_size=lambda n: {batch_size})" if smaller else ""
         raise ValueError(
             f"{function}: batch_size={batch_size} splits the groups of {size} rows that the sampler draws; pass a multiple of "
-            f"{size}, or smaller groups, sampler=sampler._replace(group_size=lambda n: {batch_size})."
+            f"{size}{remedy}."
         )
     return batch_size
 
@@ -157,7 +161,9 @@ def noise(function: str, value: Any) -> None:
         raise TypeError(f"{function}: noise is {got}; pass sx.normal, sx.gumbel or sx.Noise(quantile, score).")
 
 
-def known_difference(function: str, value: Any) -> Callable:
+def known_difference(function: str, value: Any, add: Callable) -> Callable:
+    if value.perturb is not add:
+        raise TypeError(f"{function}: the noise does not add to the scores; estimate the ranks by sx.perturbed(sx.ranking).")
     if getattr(value, "difference", None) is None:
         raise TypeError(
             f"{function}: the noise has no difference, the distribution function of Z − Z'; pass sx.normal, sx.gumbel or "
@@ -187,6 +193,9 @@ def host_function(fn: Any, workers: Any) -> int:
 
 def host_answer(name: str, answer: Any, rows: Any, like: Any) -> None:
     """The host function has returned floating numbers for each of the rows, in the shape of the scores and without nan."""
+    if isinstance(like, jax.ShapeDtypeStruct) and not isinstance(answer, np.ndarray):
+        kind = type(answer).__name__
+        raise TypeError(f"host_oracle: {name} returned a {kind}; return one NumPy array for all rows, np.stack(answers).")
     if jax.tree.structure(answer) != jax.tree.structure(like):
         got = jax.tree.structure(answer)
         raise ValueError(f"host_oracle: {name} returned a tree {got}; return one like the scores, {jax.tree.structure(like)}.")

@@ -100,8 +100,16 @@ def _solve_part(job: _Job, start: int, end: int) -> Tree:
     try:
         answer = job.fn(*rows)
     except Exception as error:
+        if isinstance(error, jax.errors.UnexpectedTracerError):
+            raise TypeError(
+                f"host_oracle: {name} closes over a traced value; write it as fn(scores, data), and pass data after the scores."
+            ) from None
         row, cause = _first_to_fail(job, start, end, error)
-        raise RuntimeError(f"host_oracle: {name} raised {type(cause).__name__}: {cause}, for {_place(job, row)}.") from cause
+        shapes = ", ".join(str(x.shape) for x in jax.tree.leaves(rows))
+        raise RuntimeError(
+            f"host_oracle: {name} raised {type(cause).__name__}: {cause}, for {_place(job, row)}. It was given {shapes}, rows "
+            "leading; for a batch of instances use jax.vmap."
+        ) from cause
     _check_oracle.host_answer(name, answer, rows[0], job.like)
     for y, x in zip(jax.tree.leaves(answer), jax.tree.leaves(rows[0]), strict=True):
         lost = np.isnan(y.astype(float)).reshape(len(y), -1).any(1) & ~np.isnan(x.astype(float)).reshape(len(x), -1).any(1)

@@ -29,8 +29,8 @@ def perturbed(
 
     The oracle y sees each perturbed score array once, and value and derivative come from the same N answers. With u the
     perturbed scores and q their density, ∂ E y(u) = E (y(u) − b)·∂ log q(u), where b, the mean of the answers that are
-    independent of this one, lowers the variance (from N = 8 on) and leaves the mean; ∂ value/∂θ is `argmax` itself. Second and higher
-    derivatives are of the same kind, from the same answers.
+    independent of this one, lowers the variance (from N = 8 on) and leaves the mean; ∂ value/∂θ is `argmax` itself. Second
+    and higher derivatives are of the same kind, from the same answers.
 
     Args:
       oracle: `(scores, *args)` → an array, or a tree of arrays, of any shape and a floating dtype, for one instance; it is
@@ -84,7 +84,7 @@ def perturbed(
     for one in jax.tree.leaves(sigma, is_leaf=lambda leaf: leaf is None):
         _check.real("perturbed", "sigma", one)
         _check.at_least("perturbed", "sigma", one, 0)
-    plan = Plan(noise, sampler, count, _check_oracle.batch("perturbed", batch_size, size), bool(baseline))
+    plan = Plan(noise, sampler, count, _check_oracle.batch("perturbed", batch_size, size, count), bool(baseline))
     smooth = _Perturbed(oracle, plan, sigma)
     known = oracle is _oracles.one_hot_argmax and noise is gumbel and jnp.ndim(sigma) == 0
     return SmoothMax(smooth.argmax, smooth.value, partial(_gumbel_penalty, sigma) if known else None)
@@ -170,7 +170,9 @@ def _argmax_error(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: 
 def _answers(oracle, plan, scores, sigmas, key, args) -> tuple[Expectation, Any]:
     """The expectation of the oracle's answer, and what the answer looks like."""
     theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
-    return _score_function.expectation(plan, lambda leaves: solve(leaves)[1], theta, sigma, key), out
+    answers = _score_function.expectation(plan, lambda leaves: solve(leaves)[1], theta, sigma, key)
+    valid = _one_or_nan(theta, sigma)
+    return jax.tree.map(lambda y: y * valid.astype(y.dtype), answers), out
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -196,7 +198,8 @@ def _value(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, ar
     theta, sigma = (
         [p + _threshold.nothing(g) for p, (g, _) in zip(points, gradients, strict=True)] for points in (theta, sigma)
     )
-    total = _with_gradients(total, (by_theta, [g for _, g in gradients]), (theta, sigma))
+    valid = _one_or_nan(theta, sigma).astype(total.dtype)
+    total = valid * _with_gradients(total, (by_theta, [g for _, g in gradients]), (theta, sigma))
     return total.astype(_threshold.widest([leaf.dtype for leaf in jax.tree.leaves(scores)]))
 
 
@@ -227,6 +230,12 @@ def _problem(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, args: tupl
         return u, jax.tree.map(lambda y: y.astype(_threshold.working_dtype(y.dtype)), y)
 
     return theta, sigma, solve, out
+
+
+def _one_or_nan(theta: list[Array], sigma: list[Array]) -> Array:
+    """A factor that makes the result nan for scores with a nan and for σ < 0, whatever the oracle answers to them."""
+    wrong = [jnp.isnan(t).any() | ~(s >= 0).all() for t, s in zip(theta, sigma, strict=True)]
+    return jnp.where(jnp.stack(wrong).any(), jnp.nan, 1)
 
 
 def _inner(u: list[Array], y: list[Array]) -> Array:

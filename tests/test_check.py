@@ -169,10 +169,12 @@ def test_noise_and_oracle_of_perturbed():
     with pytest.raises(ValueError, match=r"sampler.draw returned the shape \(8, 3\); return the shape asked for, \(8, 1, 6\)"):
         sx.perturbed(sx.one_hot_argmax, sampler=narrow, num_samples=8).argmax(X, key=KEY)
     for sampler in [sx.antithetic, sx.latin_hypercube, sx.sobol]:
-        with pytest.raises(ValueError, match=r"perturbed: 7 samples are no multiple of .* pass num_samples=. or"):
+        with pytest.raises(ValueError, match=r"perturbed: 7 samples are no multiple of .* pass num_samples=6 or 8"):
             sx.perturbed(sx.one_hot_argmax, sampler=sampler, num_samples=7)
-    with pytest.raises(ValueError, match=r"batch_size=10 splits the groups of 32 rows .*group_size=lambda n: 10"):
+    with pytest.raises(ValueError, match=r"batch_size=10 splits the groups of 32 rows .*; pass a multiple of 32\."):
         sx.perturbed(sx.one_hot_argmax, sampler=sx.sobol, num_samples=64, batch_size=10)
+    with pytest.raises(ValueError, match=r"batch_size=16 splits the groups of 32 rows .*group_size=lambda n: 16"):
+        sx.perturbed(sx.one_hot_argmax, sampler=sx.sobol, num_samples=64, batch_size=16)
     with pytest.raises(ValueError, match=r"perturbed: batch_size=0 draws nothing"):
         sx.perturbed(sx.one_hot_argmax, batch_size=0)
     with pytest.raises(ValueError, match=r"sampler.group_size\(128\) is 0; return an int of at least 1"):

@@ -160,8 +160,17 @@ def test_errors_name_the_row():
             raise MemoryError("too many")
         return scores
 
-    with pytest.raises(Exception, match="together raised MemoryError: too many, for the rows together"):
+    said = (
+        r"together raised MemoryError: too many, for the rows together.*given \(3, 4\), rows leading; for a batch .* jax.vmap"
+    )
+    with pytest.raises(Exception, match=said):
         jax.block_until_ready(jax.vmap(sx.host_oracle(together))(scores[0]))
+
+    def scaled(factor):
+        return sx.host_oracle(lambda scores: np.asarray(scores * factor))(scores[0, 0])
+
+    with pytest.raises(Exception, match=r"host_oracle: <lambda> closes over a traced value; write it as fn\(scores, data\)"):
+        jax.block_until_ready(jax.jit(scaled)(2.0))
 
 
 @pytest.mark.parametrize(
@@ -170,8 +179,8 @@ def test_errors_name_the_row():
         (lambda x: x[:1], r"returned the shape \(1, 4\) for 3 rows of scores \(4,\); return one answer for each row, \(3, 4\)"),
         (lambda x: x.argmax(-1), "returned int64; return floating numbers, y.astype"),
         (lambda x: x > 0, "returned bool; return floating numbers, y.astype"),
-        (lambda x: list(x), "returned a tree"),
-        (lambda x: None, "returned a tree"),
+        (lambda x: list(x), r"returned a list; return one NumPy array for all rows, np.stack\(answers\)"),
+        (lambda x: None, "returned a NoneType; return one NumPy array for all rows"),
         (lambda x: np.where(x == 5, np.nan, x), "returned nan for row 2 of 3"),
     ],
 )

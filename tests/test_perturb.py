@@ -146,7 +146,9 @@ def test_an_oracle_that_closes_over_a_traced_value_is_told_to_take_it_as_an_argu
         return sx.perturbed(lambda scores: gate * sx.softmax(scores), num_samples=16).argmax(SCORES, key=KEYS[0]).sum()
 
     for transformed in [jax.grad(loss), jax.jit(loss), jax.jit(jax.grad(loss)), lambda gate: jax.vmap(loss)(gate[None])]:
-        with pytest.raises(TypeError, match=r"closes over a traced value.*smooth.argmax\(scores, data, key=key\)"):
+        with pytest.raises(
+            TypeError, match=r"closes over a traced value.*after the scores, and write the oracle as \(scores, data\)"
+        ):
             transformed(jnp.asarray(1.3))
     with jax.checking_leaks():
         jax.jit(jax.grad(lambda x: GUMBEL.argmax(x, key=KEYS[0])[0]))(SCORES)
@@ -163,6 +165,16 @@ def test_second_derivatives_mix_scores_sigma_and_arguments():
         assert_mean(by(first, second), exact(SCORES))
     hessian = jax.hessian(lambda x, g: smooth.value(x, g, key=KEYS[0]), argnums=(0, 1))(SCORES, 1.0)
     np.testing.assert_allclose(hessian[1][0], smooth.argmax(SCORES, 1.0, key=KEYS[0]), atol=0.1)
+
+
+def test_a_negative_sigma_and_a_nan_are_nan_whatever_the_oracle_answers():
+    def call(scores, sigma):
+        smooth = sx.perturbed(lambda scores: (scores >= scores.max()).astype(scores.dtype), num_samples=8, sigma=sigma)
+        return smooth.argmax(scores, key=KEYS[0]), smooth.value(scores, key=KEYS[0])
+
+    for scores, sigma in [(SCORES, -1.0), (SCORES.at[0].set(jnp.nan), 1.0), (SCORES, jnp.nan)]:
+        for leaf in jax.tree.leaves((jax.jit(call)(scores, sigma), jax.jit(jax.jacrev(call, argnums=1))(scores, sigma))):
+            assert np.isnan(leaf).all()
 
 
 # Trees, and answers that do not look like the scores

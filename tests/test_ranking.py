@@ -120,6 +120,8 @@ def test_expected_ranking_limits():
         assert ranks(scores.astype(dtype), 1.0).dtype == dtype
     with pytest.raises(TypeError, match=r"expected_ranking: the noise has no difference.*sx.perturbed\(sx.ranking\)"):
         sx.expected_ranking(scores, noise=sx.laplace)
+    with pytest.raises(TypeError, match=r"expected_ranking: the noise does not add to the scores; estimate"):
+        sx.expected_ranking(scores, noise=sx.log_normal._replace(difference=jax.nn.sigmoid))
     with pytest.raises(ValueError, match="expected_ranking: sigma=-1 is below 0"):
         sx.expected_ranking(scores, sigma=-1.0)
 
