@@ -85,9 +85,9 @@ def test_normal_noise_on_the_hypercube_and_one_sigma_for_each_entry():
 
 
 def test_identity_and_linear_oracles_have_their_matrix_as_jacobian():
-    matrix = scores_of((3, 3))
     smooth = sx.perturbed(lambda scores, matrix: matrix @ scores, num_samples=N)
-    assert_mean(lambda key: jax.jacrev(smooth.argmax)(SCORES, matrix, key=key), matrix)
+    for matrix in [jnp.eye(3), scores_of((3, 3))]:
+        assert_mean(lambda key, matrix=matrix: jax.jacrev(smooth.argmax)(SCORES, matrix, key=key), matrix)
 
 
 def test_the_value_at_zero_is_the_mean_largest_of_normals():
