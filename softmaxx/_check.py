@@ -119,7 +119,7 @@ def _broadcasts(function: str, argument: str, value: Any, shape: tuple[int, ...]
 
 def at_least(function: str, argument: str, value: Number, least: float) -> None:
     """No entry is below `least`, as far as the value is known: a traced one is not read."""
-    if not _known(value):
+    if not known(value):
         return
     smallest = np.min(np.asarray(value, dtype=np.float64)) if np.size(value) else math.inf
     if smallest < least:
@@ -128,7 +128,7 @@ def at_least(function: str, argument: str, value: Number, least: float) -> None:
 
 def finite(function: str, argument: str, value: Number) -> None:
     """No entry is infinite, as far as the value is known."""
-    if _known(value) and np.any(np.isinf(np.asarray(value, dtype=np.float64))):
+    if known(value) and np.any(np.isinf(np.asarray(value, dtype=np.float64))):
         raise ValueError(f"{function}: {argument}=inf; pass a finite {argument}.")
 
 
@@ -138,7 +138,7 @@ def budget(function: str, k: Any, upper: Any, shape: tuple[int, ...], axes: tupl
     at_least(function, "k", k, 0)
     per_entry(function, "upper", upper, shape)
     at_least(function, "upper", upper, 0)
-    if not (_known(k) and _known(upper)):
+    if not (known(k) and known(upper)):
         return
     caps = np.asarray(upper, np.float64)
     if caps.ndim == 0:
@@ -158,7 +158,7 @@ def count_of_entries(function: str, k: Any, shape: tuple[int, ...], axes: tuple[
     """k is a whole number from 0 to the number of entries, as far as it is known."""
     per_slice(function, "k", k, shape, axes)
     at_least(function, "k", k, 0)
-    if not _known(k):
+    if not known(k):
         return
     n, largest = math.prod(shape[axis] for axis in axes), np.max(np.asarray(k, np.float64), initial=0)
     if np.any(np.asarray(k, np.float64) % 1):
@@ -167,7 +167,7 @@ def count_of_entries(function: str, k: Any, shape: tuple[int, ...], axes: tuple[
         raise ValueError(f"{function}: k={largest:g} exceeds the {n} entries along the axis; pass 0 <= k <= {n}.")
 
 
-def _known(value: Any) -> bool:
+def known(value: Any) -> bool:
     return not (isinstance(value, Tracer) or (isinstance(value, jax.Array) and not value.is_fully_addressable))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from softmaxx import _check
+from softmaxx import _check, _threshold
 from softmaxx._types import Key, Tree
 
 
@@ -22,13 +22,15 @@ def oracle(function: str, value: Any) -> None:
 
 def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
     """The shapes and dtypes that the oracle answers with for one instance, found by tracing it."""
+    seen = jax.tree.map(lambda leaf: leaf.astype(_threshold.working_dtype(leaf.dtype)), scores)
     try:
-        traced, out = jax.make_jaxpr(oracle, return_shape=True)(scores, *args)
+        traced, out = jax.make_jaxpr(oracle, return_shape=True)(seen, *args)
     except (jax.errors.JAXTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
         reason = str(error).split("\n")[0]
         raise TypeError(
-            f"{function}: oracle reads the values of its scores or has an output whose shape depends on them, neither of which "
-            f"can be compiled; write it with jnp and fixed shapes, or wrap NumPy code by sx.host_oracle. JAX says: {reason}"
+            f"{function}: oracle reads the values of its scores or arguments, or has an output whose shape depends on them, "
+            "which cannot be compiled; write it with jnp and fixed shapes, with settings by functools.partial, or wrap NumPy "
+            f"code by sx.host_oracle. JAX says: {reason}"
         ) from error
     if any(isinstance(const, Tracer) for const in traced.consts):
         raise TypeError(
@@ -40,7 +42,22 @@ def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
             raise TypeError(f"{function}: oracle returned {leaf.dtype}; return floating numbers, y.astype(scores.dtype).")
     if not jax.tree.leaves(out):
         raise TypeError(f"{function}: oracle returned {out!r}; return an array, or a tree of arrays.")
-    return out
+    return _in_dtype_of(out, scores)
+
+
+def _in_dtype_of(out: Any, scores: Any) -> Any:
+    """The answers of half-precision scores are solved in float32, and given back in the dtype of the scores."""
+    leaves = jax.tree.leaves(scores)
+    dtypes = [leaf.dtype for leaf in leaves]
+    if jax.tree.structure(out) != jax.tree.structure(scores):
+        dtypes = (
+            dtypes[:1] * len(jax.tree.leaves(out)) if len(set(dtypes)) == 1 else [one.dtype for one in jax.tree.leaves(out)]
+        )
+    given = [
+        jax.ShapeDtypeStruct(y.shape, dtype if y.dtype == _threshold.working_dtype(dtype) else y.dtype)
+        for y, dtype in zip(jax.tree.leaves(out), dtypes, strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(out), given)
 
 
 def scores(function: str, value: Tree, argument: str = "scores") -> Tree:
@@ -52,6 +69,8 @@ def scores(function: str, value: Tree, argument: str = "scores") -> Tree:
             raise TypeError(f"{function}: {argument} is {of}a {type(leaf).__name__}; {remedy}.")
     if not jax.tree.leaves(value):
         raise ValueError(f"{function}: {argument} is an empty tree; pass an array, or a tree of arrays.")
+    if all(jnp.size(leaf) == 0 for leaf in jax.tree.leaves(value)):
+        raise ValueError(f"{function}: {argument} has no entries; a choice needs at least one.")
     return jax.tree.map(lambda leaf: _check.real_array(function, argument, leaf), value)
 
 
@@ -170,6 +189,25 @@ def known_difference(function: str, value: Any, add: Callable) -> Callable:
             "noise._replace(difference=...), or estimate the ranks by sx.perturbed(sx.ranking)."
         )
     return value.difference
+
+
+def noise_everywhere(function: str, sigma: Tree) -> None:
+    """σ, as far as it is known, is 0 for all scores or for none: to scores without noise there would be no derivative."""
+    known = [np.asarray(one, np.float64) for one in jax.tree.leaves(sigma) if _check.known(one)]
+    if any((one == 0).any() for one in known) and any((one > 0).any() for one in known):
+        raise ValueError(
+            f"{function}: sigma is 0 for some scores and positive for others; the derivative in scores without noise would be "
+            "lost: pass a small positive sigma for them, or the scores themselves as an argument of the oracle."
+        )
+
+
+def closed(argument: str, function: Callable, *like: Any) -> None:
+    """A part of a noise closes over no traced value, whose derivative would be lost."""
+    if any(isinstance(const, Tracer) for const in jax.make_jaxpr(function)(*like).consts):
+        raise TypeError(
+            f"perturbed: {argument} closes over a traced value, whose derivative would be lost; scale the noise by sigma, "
+            "which is differentiated."
+        )
 
 
 def sampler(function: str, value: Any) -> None:

@@ -111,11 +111,14 @@ def _solve_part(job: _Job, start: int, end: int) -> Tree:
             "leading; for a batch of instances use jax.vmap."
         ) from cause
     _check_oracle.host_answer(name, answer, rows[0], job.like)
-    for y, x in zip(jax.tree.leaves(answer), jax.tree.leaves(rows[0]), strict=True):
-        lost = np.isnan(y.astype(float)).reshape(len(y), -1).any(1) & ~np.isnan(x.astype(float)).reshape(len(x), -1).any(1)
-        if lost.any():
-            raise ValueError(f"host_oracle: {name} returned nan for {_place(job, start + int(lost.argmax()))}.")
+    lost = _rows_with_nan(answer) & ~_rows_with_nan(rows[0])
+    if lost.any():
+        raise ValueError(f"host_oracle: {name} returned nan for {_place(job, start + int(lost.argmax()))}.")
     return answer
+
+
+def _rows_with_nan(tree: Tree) -> np.ndarray:
+    return np.any([np.isnan(x.astype(float)).reshape(len(x), -1).any(1) for x in jax.tree.leaves(tree)], axis=0)
 
 
 def _first_to_fail(job: _Job, start: int, end: int, error: Exception) -> tuple[int | None, Exception]:

@@ -51,10 +51,11 @@ def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
         raise TypeError(f"fenchel_young_loss: smooth is a {kind}; pass a SmoothMax, such as sx.perturbed(oracle).")
 
     def loss(scores: Tree, targets: Tree, *args: Any, **kwargs: Any) -> Array:
-        scores, targets = _check_oracle.scores_and_targets("fenchel_young_loss", scores, targets)
-        value = smooth.value(scores, *args, **kwargs)
-        left_out = 0 if smooth.penalty is None else smooth.penalty(targets, *args, **kwargs).astype(value.dtype)
-        return value - _inner(scores, targets).astype(value.dtype) + left_out
+        scores, targets, dtype = _working("fenchel_young_loss", scores, targets)
+        loss = smooth.value(scores, *args, **kwargs) - _inner(scores, targets)
+        if smooth.penalty is not None:
+            loss = loss + smooth.penalty(targets, *args, **kwargs).astype(loss.dtype)
+        return loss.astype(dtype)
 
     return loss
 
@@ -91,17 +92,26 @@ def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
     _check_oracle.oracle("spo_plus_loss", oracle)
 
     def loss(scores: Tree, targets: Tree, *args: Any) -> Array:
-        scores, targets = _check_oracle.scores_and_targets("spo_plus_loss", scores, targets)
+        scores, targets, dtype = _working("spo_plus_loss", scores, targets)
         out = _check_oracle.answer("spo_plus_loss", oracle, scores, args)
         _check_oracle.like_scores("spo_plus_loss", out, scores)
         # A target of −inf is a choice that is not allowed.
-        shifted = jax.tree.map(lambda theta, t: jnp.where(t == -jnp.inf, t, 2 * theta - t), scores, targets)
+        shifted = jax.tree.map(lambda x, t: jnp.where(t == -jnp.inf, t, 2 * x - t), scores, targets)
         rows = jax.tree.map(lambda *pair: jnp.stack(pair), lax.stop_gradient(shifted), lax.stop_gradient(targets))
-        answers = lax.stop_gradient(_oracles.solve_rows(oracle, rows, args))
+        answers = _oracles.solve_rows(oracle, rows, args)
+        _check_oracle.rows("spo_plus_loss", answers, out, 2)
         # max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ = ⟨2θ − t, y(2θ − t) − y(t)⟩, and both answers are held (Danskin).
-        return _inner(shifted, jax.tree.map(lambda y: y[0] - y[1], answers))
+        return _inner(shifted, jax.tree.map(lambda y: y[0] - y[1], answers)).astype(dtype)
 
     return loss
+
+
+def _working(function: str, scores: Tree, targets: Tree) -> tuple[Tree, Tree, jnp.dtype]:
+    """Scores and targets in the dtype to compute in, and that of the loss."""
+    scores, targets = _check_oracle.scores_and_targets(function, scores, targets)
+    dtype = _threshold.widest([leaf.dtype for leaf in jax.tree.leaves(scores)])
+    targets = jax.tree.map(lambda t, x: t.astype(_threshold.working_dtype(x.dtype)), targets, scores)
+    return jax.tree.map(lambda x: x.astype(_threshold.working_dtype(x.dtype)), scores), targets, dtype
 
 
 def _inner(scores: Tree, targets: Tree) -> Array:

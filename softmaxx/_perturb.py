@@ -50,19 +50,21 @@ def perturbed(
       arrays, all entries together; for a batch use `jax.vmap`, with one key for all or one each. `argmax` has the shape, tree
       and dtype that the oracle answers these scores with; `value` is a scalar in the scores' dtype, and is defined if the
       answer looks like the scores. Noise and means are in at least float32, and so are the scores that the oracle sees. For
-      the same key, `jax.grad(value)` is `argmax`. (With a noise that multiplies, `log_normal`, it is E y·∂u/∂θ instead.)
+      the same key, `jax.grad(value)` is `argmax`, to rounding. (With a noise that multiplies, `log_normal`, it is E y·∂u/∂θ.)
 
     Limits:
       σ = 0: `argmax` is the oracle, with zero derivative, and `value` the max. For σ > 0 ties are broken by the noise, evenly.
       Scores of ±inf stay so and pass no derivative. A traced σ < 0 gives nan. Derivatives of second order refuse `laplace`.
-      The oracle is part of what is compiled: make it once, outside the training loop. On a mesh, a batch is split by its
-      sharding; to split the samples, constrain them in the noise: `sx.normal._replace(quantile=...)`, see the README.
+      Scores that no noise moves, for a traced σ of 0 at some of them or `log_normal` at θ = 0, get derivative 0. The oracle
+      is part of what is compiled: make it once, outside the training loop. On a mesh, a batch is split by its sharding; to
+      split the samples, constrain them in the noise: `sx.normal._replace(quantile=...)`, see the README.
 
     Raises:
       TypeError: an oracle that is not callable, reads values while it is traced, closes over a traced value, or does not return
         floating arrays; a key that is none.
       ValueError: `value` of an oracle whose output does not look like the scores; a `sigma` that does not broadcast or is
-        negative; `num_samples` < 1 or no multiple of the sampler's groups; a `batch_size` that splits them.
+        negative, or 0 for some scores only; `num_samples` < 1 or no multiple of the sampler's groups; a `batch_size` that
+        splits them.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -84,6 +86,7 @@ def perturbed(
     for one in jax.tree.leaves(sigma, is_leaf=lambda leaf: leaf is None):
         _check.real("perturbed", "sigma", one)
         _check.at_least("perturbed", "sigma", one, 0)
+    _check_oracle.noise_everywhere("perturbed", sigma)
     plan = Plan(noise, sampler, count, _check_oracle.batch("perturbed", batch_size, size, count), bool(baseline))
     smooth = _Perturbed(oracle, plan, sigma)
     known = oracle is _oracles.one_hot_argmax and noise is gumbel and jnp.ndim(sigma) == 0
@@ -103,7 +106,7 @@ def standard_error(smooth: SmoothMax) -> SmoothMax:
 
     Limits:
       The estimate itself is uncertain by 1/√(2(G − 1)) of it: `latin_hypercube` and `sobol` have two groups unless told to
-      have more.
+      have more. Scores of +inf have an infinite value, and its error is nan.
 
     Raises:
       TypeError: a pair that is not perturbed, and so has no error.
@@ -185,15 +188,16 @@ def _value(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, ar
         u, y = solve(leaves)
         y = [y.astype(u.dtype) for y, u in zip(jax.tree.leaves(y), u, strict=True)]
         slopes = [_score_function.slopes(plan.noise, *leaf) for leaf in leaves]
-        gradients = [(by_theta * y, by_sigma * y) for (by_theta, by_sigma), y in zip(slopes, y, strict=True)]
-        held, product = lax.stop_gradient(_inner(u, y)), _inner(u, y)
-        by_args = jnp.where(jnp.isfinite(held), product - held, 0)  # 0, and how the value moves with the args
-        return held, by_args, gradients
+        gradients = [(by_theta * y, by_sigma * y) for (by_theta, by_sigma), y in zip(slopes, lax.stop_gradient(y), strict=True)]
+        held = lax.stop_gradient(_inner(u, y))
+        if not any(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in jax.tree.leaves(args)):
+            return held, _threshold.nothing(held), gradients
+        return held, jnp.where(jnp.isfinite(held), _inner(u, y) - held, 0), gradients  # 0, and how it moves with the args
 
     means = _score_function.expectation(plan, products, theta, sigma, key)
     total, (_, by_args, gradients) = means.held[0], means.mean
     total = total + by_args
-    # Rounded as `argmax` is, which it equals to the bit.
+    # Rounded as `argmax` is, which it equals.
     by_theta = [g.astype(leaf.dtype).astype(g.dtype) for (g, _), leaf in zip(gradients, jax.tree.leaves(scores), strict=True)]
     theta, sigma = (
         [p + _threshold.nothing(g) for p, (g, _) in zip(points, gradients, strict=True)] for points in (theta, sigma)

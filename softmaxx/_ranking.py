@@ -107,7 +107,7 @@ def _expected_ranking(scores: Array, sigma: Number, below: Callable[[Array], Arr
     largest = float(jnp.finfo(sigma.dtype).max) / 4
     x = jnp.clip(scores.astype(sigma.dtype), -largest, largest)
     difference = jnp.expand_dims(x, axis + 1) - jnp.expand_dims(x, axis)  # [own, other]
-    sharp = (sigma >= 0) & (sigma < 2 * float(jnp.finfo(sigma.dtype).tiny) ** 0.5)  # 1/σ² of a derivative would overflow
+    sharp = (sigma >= 0) & (sigma < 2 * float(jnp.finfo(sigma.dtype).tiny) ** (1 / 3))  # 1/σ³ of a derivative would overflow
     far = sharp | (abs(difference) > _FAR * sigma)
     scaled = jnp.where(far, 0, difference) / jnp.where(sharp, 1, sigma)
     scaled = jnp.where(sigma >= 0, jnp.where(far, _FAR * jnp.sign(difference), scaled), jnp.nan)

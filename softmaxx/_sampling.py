@@ -65,6 +65,8 @@ class Sampler(NamedTuple):
 
 def groups_of_points(sampler: Sampler, key: Key, groups: Array, size: int, dimension: int, dtype: jnp.dtype) -> Array:
     """The points of the groups with these numbers, `[groups·size, dimension]`: the same however they are split into calls."""
+    # Keys of other kinds are not independent under vmap (rbg draws by the first of them), these are.
+    key = jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")
     drawn = jax.vmap(lambda group: sampler.draw(jax.random.fold_in(key, group), (size, dimension), dtype))(groups)
     _check_oracle.drawn("sampler.draw", drawn, (len(groups), size, dimension))
     return drawn.reshape(-1, dimension)
@@ -129,7 +131,11 @@ def _sobol_directions(dimension: int, count: int) -> np.ndarray:
     return np.stack(directions).astype(np.uint32)[:, None]
 
 
+def _half(count: int) -> int:
+    return 2 if count % 2 else count // 2  # an odd count is then refused
+
+
 independent = Sampler(_uniform, lambda count: 1)
 antithetic = Sampler(_antithetic, lambda count: 2)
-latin_hypercube = Sampler(_latin_hypercube, lambda count: max(1, count // 2))
-sobol = Sampler(_sobol, lambda count: max(1, count // 2))
+latin_hypercube = Sampler(_latin_hypercube, _half)
+sobol = Sampler(_sobol, _half)

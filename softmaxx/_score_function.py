@@ -101,7 +101,10 @@ def _noise_of(plan: Plan, key: Key, groups: Array, theta: list[Array]) -> list[A
     dtype = _threshold.widest([leaf.dtype for leaf in theta])
     sizes = [leaf.size for leaf in theta]
     u = groups_of_points(plan.sampler, key, groups, plan.group_size, sum(sizes), dtype)
+    _check_oracle.closed("noise.quantile", plan.noise.quantile, u)
     z = plan.noise.quantile(u)
+    _check_oracle.closed("noise.score", plan.noise.score, z)
+    _check_oracle.closed("noise.perturb", plan.noise.perturb, z, z, z)
     _check_oracle.drawn("noise.quantile", z, u.shape)
     z = _threshold.pinned(z)  # else its last steps run again for each use of it
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]

@@ -96,6 +96,25 @@ def test_spo_plus_asks_for_two_rows_at_once_and_takes_trees():
     np.testing.assert_allclose(tree, single(SCORES, -SCORES) + single(TARGET, SCORES))
 
 
+def test_half_precision_is_computed_in_float32_and_rounded_once():
+    scores = jnp.array([300.0, 301.0, 299.0])
+    fenchel_young = sx.fenchel_young_loss(sx.perturbed(sx.one_hot_argmax, num_samples=256, noise=sx.gumbel))
+    spo_plus = sx.spo_plus_loss(sx.one_hot_argmax)
+    for loss in [lambda x: fenchel_young(x, TARGET.astype(x.dtype), key=KEY), lambda x: spo_plus(x, -x)]:
+        for dtype in [jnp.float16, jnp.bfloat16]:
+            rounded = scores.astype(dtype)
+            value, gradient = jax.value_and_grad(loss)(rounded)
+            assert value.dtype == gradient.dtype == dtype
+            np.testing.assert_array_equal(value, loss(rounded.astype(np.float32)).astype(dtype))
+
+
+def test_spo_plus_checks_rows_and_passes_derivatives_of_arguments():
+    with pytest.raises(ValueError, match=r"spo_plus_loss: oracle returned the shape \(1, 3\) for 2 rows"):
+        sx.spo_plus_loss(sx.row_oracle(lambda rows: sx.one_hot_argmax(rows[:1])))(SCORES, -SCORES)
+    loss = sx.spo_plus_loss(lambda scores, gate: gate * sx.one_hot_argmax(scores))
+    np.testing.assert_allclose(jax.grad(loss, argnums=2)(SCORES, -SCORES, 2.0), loss(SCORES, -SCORES, 1.0))
+
+
 def test_training_through_the_losses_finds_the_targets():
     features, weights = scores_of((64, 4)), scores_of((4, 3), seed=1)
     true = features @ weights

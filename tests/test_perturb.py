@@ -1,5 +1,7 @@
 """What `perturbed` promises: trees, rows, arguments, batches of samples, error bars, refusals and meshes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,7 +131,7 @@ def test_wrong_oracles_are_refused_before_any_sample_is_drawn():
     refused(TypeError, "perturbed: oracle returned int64; return floating numbers", lambda scores: jnp.argsort(scores))
     refused(ValueError, r"oracle returned the shape \(\(3,\), \(3,\)\) for scores", lambda scores: (scores, scores), "value")
     refused(TypeError, "perturbed: oracle returned None; return an array", lambda scores: None)
-    changing = "reads the values of its scores or has an output whose shape depends on them.*fixed shapes.*sx.host_oracle"
+    changing = "reads the values of its scores or arguments, or has an output whose shape depends.*fixed shapes.*sx.host_oracle"
     refused(TypeError, changing, lambda scores: scores[scores > 0])
     refused(TypeError, changing, lambda scores: np.sort(scores))
     refused(TypeError, changing, lambda scores: scores if scores[0] > 0 else -scores)
@@ -158,13 +160,21 @@ def test_second_derivatives_mix_scores_sigma_and_arguments():
     """With the gate g the value is g·F(θ, σ), F that of the largest: its mixed second derivatives are the first of F."""
     smooth = sx.perturbed(lambda scores, gate: gate * sx.one_hot_argmax(scores), num_samples=N, sigma=SIGMA, noise=sx.gumbel)
 
-    def by(first, second):
-        return lambda key: first(second(lambda x, g: smooth.value(x, g, key=key), argnums=1), argnums=0)(SCORES, 1.0)
+    for outer, inner in [(jax.jacfwd, jax.grad), (jax.jacrev, jax.jacrev), (jax.jacfwd, jax.jacfwd)]:
+        for first, second in [(0, 1), (1, 0)]:
+            both = partial(outer(partial(inner, argnums=second)(smooth.value), argnums=first), SCORES, 1.0)
+            assert_mean(lambda key, both=both: both(key=key), exact(SCORES))
 
-    for first, second in [(jax.jacfwd, jax.grad), (jax.jacrev, jax.grad), (jax.jacfwd, jax.jacfwd)]:
-        assert_mean(by(first, second), exact(SCORES))
-    hessian = jax.hessian(lambda x, g: smooth.value(x, g, key=KEYS[0]), argnums=(0, 1))(SCORES, 1.0)
-    np.testing.assert_allclose(hessian[1][0], smooth.argmax(SCORES, 1.0, key=KEYS[0]), atol=0.1)
+    def by_sigma(gate, sigma, key):
+        return sx.perturbed(smooth_gate, num_samples=N, sigma=sigma, noise=sx.gumbel).value(SCORES, gate, key=key)
+
+    def smooth_gate(scores, gate):
+        return gate * sx.one_hot_argmax(scores)
+
+    hessian = jax.hessian(by_sigma, argnums=(0, 1))
+    expected = jax.grad(lambda s: exact_max(SCORES, s))(SIGMA)
+    assert_mean(lambda key: hessian(1.0, SIGMA, key)[0][1], expected)
+    assert_mean(lambda key: hessian(1.0, SIGMA, key)[1][0], expected)
 
 
 def test_a_negative_sigma_and_a_nan_are_nan_whatever_the_oracle_answers():
@@ -175,6 +185,19 @@ def test_a_negative_sigma_and_a_nan_are_nan_whatever_the_oracle_answers():
     for scores, sigma in [(SCORES, -1.0), (SCORES.at[0].set(jnp.nan), 1.0), (SCORES, jnp.nan)]:
         for leaf in jax.tree.leaves((jax.jit(call)(scores, sigma), jax.jit(jax.jacrev(call, argnums=1))(scores, sigma))):
             assert np.isnan(leaf).all()
+
+
+def test_what_would_lose_a_derivative_is_refused():
+    for sigma in [jnp.array([1.0, 0.0, 1.0]), np.array([0.0, 0.0, 2.0])]:
+        with pytest.raises(ValueError, match="perturbed: sigma is 0 for some scores and positive for others"):
+            sx.perturbed(sx.one_hot_argmax, sigma=sigma)
+
+    def stretched(factor):
+        noise = sx.normal._replace(perturb=lambda theta, sigma, z: theta + factor * sigma * z)
+        return sx.perturbed(sx.one_hot_argmax, noise=noise).value(SCORES, key=KEYS[0])
+
+    with pytest.raises(TypeError, match=r"noise.perturb closes over a traced value.*scale the noise by sigma"):
+        jax.grad(stretched)(1.0)
 
 
 # Trees, and answers that do not look like the scores
@@ -272,6 +295,13 @@ def test_batches_give_the_same_to_rounding(batch_size):
 
     expected, got = jax.jit(lambda: all_of(whole))(), jax.jit(lambda: all_of(parts))()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), got, expected)
+
+
+def test_batches_draw_the_same_with_keys_of_every_kind():
+    for impl in ["rbg", "unsafe_rbg", "threefry2x32"]:
+        key = jax.random.key(0, impl=impl)
+        whole, parts = (sx.perturbed(sx.one_hot_argmax, num_samples=64, batch_size=size) for size in (None, 16))
+        np.testing.assert_allclose(parts.argmax(SCORES, key=key), whole.argmax(SCORES, key=key), atol=1e-12)
 
 
 def test_batches_need_the_memory_of_one():
