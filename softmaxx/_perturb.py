@@ -183,6 +183,8 @@ def _value(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, ar
     theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
     _check_oracle.like_scores("perturbed", out, scores)
 
+    differentiable = any(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in jax.tree.leaves(args))
+
     def products(leaves):
         # With y held, ⟨u, y⟩ moves by ⟨y, du⟩ (Danskin), so that ∂ value/∂θ = E y·∂u/∂θ and ∂ value/∂σ = E y·∂u/∂σ.
         u, y = solve(leaves)
@@ -190,13 +192,13 @@ def _value(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, ar
         slopes = [_score_function.slopes(plan.noise, *leaf) for leaf in leaves]
         gradients = [(by_theta * y, by_sigma * y) for (by_theta, by_sigma), y in zip(slopes, lax.stop_gradient(y), strict=True)]
         held = lax.stop_gradient(_inner(u, y))
-        if not any(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in jax.tree.leaves(args)):
+        if not differentiable:
             return held, _threshold.nothing(held), gradients
         return held, jnp.where(jnp.isfinite(held), _inner(u, y) - held, 0), gradients  # 0, and how it moves with the args
 
     means = _score_function.expectation(plan, products, theta, sigma, key)
     total, (_, by_args, gradients) = means.held[0], means.mean
-    total = total + by_args
+    total = total + by_args if differentiable else total
     # Rounded as `argmax` is, which it equals.
     by_theta = [g.astype(leaf.dtype).astype(g.dtype) for (g, _), leaf in zip(gradients, jax.tree.leaves(scores), strict=True)]
     theta, sigma = (
