@@ -52,7 +52,7 @@ def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
 
     def loss(scores: Tree, targets: Tree, *args: Any, **kwargs: Any) -> Array:
         scores, targets, dtype = _working("fenchel_young_loss", scores, targets)
-        loss = smooth.value(scores, *args, **kwargs) - _inner(scores, targets)
+        loss = smooth.value(scores, *args, **kwargs) - _oracles.inner(scores, targets)
         if smooth.penalty is not None:
             loss = loss + smooth.penalty(targets, *args, **kwargs).astype(loss.dtype)
         return loss.astype(dtype)
@@ -101,7 +101,7 @@ def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
         answers = _oracles.solve_rows(oracle, rows, args)
         _check_oracle.rows("spo_plus_loss", answers, out, 2)
         # max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ = ⟨2θ − t, y(2θ − t) − y(t)⟩, and both answers are held (Danskin).
-        return _inner(shifted, jax.tree.map(lambda y: y[0] - y[1], answers)).astype(dtype)
+        return _oracles.inner(shifted, jax.tree.map(lambda y: y[0] - y[1], answers)).astype(dtype)
 
     return loss
 
@@ -112,14 +112,3 @@ def _working(function: str, scores: Tree, targets: Tree) -> tuple[Tree, Tree, jn
     dtype = _threshold.widest([leaf.dtype for leaf in jax.tree.leaves(scores)])
     targets = jax.tree.map(lambda t, x: t.astype(_threshold.working_dtype(x.dtype)), targets, scores)
     return jax.tree.map(lambda x: x.astype(_threshold.working_dtype(x.dtype)), scores), targets, dtype
-
-
-def _inner(scores: Tree, targets: Tree) -> Array:
-    """⟨scores, targets⟩, where a score of −inf that is not chosen counts 0."""
-
-    def product(x, y):
-        return (jnp.where((y == 0) & jnp.isinf(x), 0, x) * y.astype(x.dtype)).sum()
-
-    products = jax.tree.leaves(jax.tree.map(product, scores, targets))
-    dtype = _threshold.widest([one.dtype for one in products])
-    return jnp.stack([one.astype(dtype) for one in products]).sum()

@@ -166,6 +166,17 @@ def solve_rows(oracle: Oracle, rows: Tree, args: tuple) -> Tree:
     return jax.vmap(lambda row: oracle(row, *args))(rows)
 
 
+def inner(scores: Tree, targets: Tree) -> Array:
+    """⟨scores, targets⟩, where a score of −inf that is not chosen counts 0."""
+
+    def product(x, y):
+        return (jnp.where((y == 0) & jnp.isinf(x), 0, x) * y.astype(x.dtype)).sum()
+
+    products = jax.tree.leaves(jax.tree.map(product, scores, targets))
+    dtype = _threshold.widest([one.dtype for one in products])
+    return jnp.stack([one.astype(dtype) for one in products]).sum()
+
+
 def _index(x: Array, axes: tuple[int, ...]) -> Array:
     """The position of each entry in its slice, in row-major order of the axes as listed; it broadcasts to x."""
     index, count = jnp.zeros((1,) * x.ndim, int), 1

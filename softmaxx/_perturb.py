@@ -182,7 +182,6 @@ def _answers(oracle, plan, scores, sigmas, key, args) -> tuple[Expectation, Any]
 def _value(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, args: tuple) -> Array:
     theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
     _check_oracle.like_scores("perturbed", out, scores)
-
     differentiable = any(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in jax.tree.leaves(args))
 
     def products(leaves):
@@ -191,10 +190,11 @@ def _value(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, ar
         y = [y.astype(u.dtype) for y, u in zip(jax.tree.leaves(y), u, strict=True)]
         slopes = [_score_function.slopes(plan.noise, *leaf) for leaf in leaves]
         gradients = [(by_theta * y, by_sigma * y) for (by_theta, by_sigma), y in zip(slopes, lax.stop_gradient(y), strict=True)]
-        held = lax.stop_gradient(_inner(u, y))
+        product = jax.vmap(_oracles.inner)(u, y)
+        held = lax.stop_gradient(product)
         if not differentiable:
             return held, _threshold.nothing(held), gradients
-        return held, jnp.where(jnp.isfinite(held), _inner(u, y) - held, 0), gradients  # 0, and how it moves with the args
+        return held, jnp.where(jnp.isfinite(held), product - held, 0), gradients  # 0, and how it moves with the args
 
     means = _score_function.expectation(plan, products, theta, sigma, key)
     total, (_, by_args, gradients) = means.held[0], means.mean
@@ -216,7 +216,7 @@ def _value_error(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: K
 
     def product(leaves):
         u, y = solve(leaves)
-        return _inner(u, jax.tree.leaves(y))
+        return jax.vmap(_oracles.inner)(u, jax.tree.leaves(y))
 
     error = _score_function.expectation(plan, product, theta, sigma, key).error
     return error.astype(_threshold.widest([leaf.dtype for leaf in jax.tree.leaves(scores)]))
@@ -242,13 +242,6 @@ def _one_or_nan(theta: list[Array], sigma: list[Array]) -> Array:
     """A factor that makes the result nan for scores with a nan and for σ < 0, whatever the oracle answers to them."""
     wrong = [jnp.isnan(t).any() | ~(s >= 0).all() for t, s in zip(theta, sigma, strict=True)]
     return jnp.where(jnp.stack(wrong).any(), jnp.nan, 1)
-
-
-def _inner(u: list[Array], y: list[Array]) -> Array:
-    """⟨u, y⟩ of each row, where a score of −inf that is not chosen counts 0."""
-    dtype = _threshold.widest([leaf.dtype for leaf in u])
-    products = [jnp.where((y == 0) & jnp.isinf(u), 0, u) * y.astype(u.dtype) for u, y in zip(u, y, strict=True)]
-    return jnp.stack([p.sum(tuple(range(1, p.ndim))).astype(dtype) for p in products]).sum(0)
 
 
 @jax.custom_jvp

@@ -6,24 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contracts import KEYS, assert_mean, max_of, scores_of, softmax_of
+from contracts import GUMBEL, KEYS, SCORES, SIGMA, assert_mean, exact, exact_max, scores_of
+from contracts import SAMPLES as N
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import softmaxx as sx
-
-N = 4096
-SCORES = jnp.array([0.3, -0.2, 0.9])
-SIGMA = 0.7
-GUMBEL = sx.perturbed(sx.one_hot_argmax, num_samples=N, sigma=SIGMA, noise=sx.gumbel)
-
-
-def exact(scores, sigma=SIGMA):
-    return softmax_of(scores, sigma)
-
-
-def exact_max(scores, sigma=SIGMA):
-    return max_of(scores, sigma)
 
 
 def test_value_gradient_is_argmax_for_the_same_key():

@@ -7,23 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from contracts import KEYS, assert_mean, max_of, scores_of, softmax_of
+from contracts import GUMBEL, KEYS, SCORES, SIGMA, assert_mean, exact, exact_max, scores_of
+from contracts import SAMPLES as N
 from jax.scipy.stats import norm
 
 import softmaxx as sx
-
-N = 4096
-SCORES = jnp.array([0.3, -0.2, 0.9])
-SIGMA = 0.7
-GUMBEL = sx.perturbed(sx.one_hot_argmax, num_samples=N, sigma=SIGMA, noise=sx.gumbel)
-
-
-def exact(scores, sigma=SIGMA):
-    return softmax_of(scores, sigma)
-
-
-def exact_max(scores, sigma=SIGMA):
-    return max_of(scores, sigma)
 
 
 def test_gumbel_one_hot_is_softmax():

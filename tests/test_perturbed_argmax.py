@@ -5,18 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from contracts import KEYS, assert_mean, scores_of, softmax_of
+from contracts import KEYS, SCORES, SIGMA, assert_mean, exact, scores_of
+from contracts import SAMPLES as N
 
 import softmaxx as sx
 from softmaxx._perturbed_argmax import _perturbed_argmax
-
-N = 4096
-SCORES = jnp.array([0.3, -0.2, 0.9])
-SIGMA = 0.7
-
-
-def exact(scores, sigma=SIGMA):
-    return softmax_of(scores, sigma)
 
 
 def test_a_second_call_compiles_nothing():
