@@ -1,8 +1,10 @@
 """Differentiable argmax for JAX: choices, oracles, readouts and perturbed optimisers."""
 
 from softmaxx._capped import soft_top_k
+from softmaxx._entmax_loss import entmax_loss, sparsemax_loss
 from softmaxx._expect import expected_index, expected_spread, soft_argmax, sparse_argmax
 from softmaxx._host import host_oracle
+from softmaxx._linear_loss import linear_entmax_loss
 from softmaxx._losses import fenchel_young_loss, spo_plus_loss
 from softmaxx._maps import threshold_map
 from softmaxx._noise import Noise, gumbel, laplace, log_normal, logistic, normal
@@ -11,6 +13,7 @@ from softmaxx._paths import best_grid_path
 from softmaxx._perturb import perturbed, standard_error
 from softmaxx._perturbed_argmax import perturbed_argmax
 from softmaxx._ranking import expected_ranking, ranking
+from softmaxx._regularize import entropic, euclidean, regularized, tsallis
 from softmaxx._sampling import Sampler, antithetic, independent, latin_hypercube, sobol
 from softmaxx._simplex import entmax, softmax, sparsemax
 from softmaxx._types import SmoothMax
@@ -24,6 +27,9 @@ __all__ = [
     "antithetic",
     "best_grid_path",
     "entmax",
+    "entmax_loss",
+    "entropic",
+    "euclidean",
     "expected_index",
     "expected_ranking",
     "expected_spread",
@@ -33,6 +39,7 @@ __all__ = [
     "independent",
     "laplace",
     "latin_hypercube",
+    "linear_entmax_loss",
     "log_normal",
     "logistic",
     "normal",
@@ -40,6 +47,7 @@ __all__ = [
     "perturbed",
     "perturbed_argmax",
     "ranking",
+    "regularized",
     "row_oracle",
     "sobol",
     "soft_argmax",
@@ -47,8 +55,10 @@ __all__ = [
     "softmax",
     "sparse_argmax",
     "sparsemax",
+    "sparsemax_loss",
     "spo_plus_loss",
     "standard_error",
     "threshold_map",
     "top_k_mask",
+    "tsallis",
 ]

@@ -94,6 +94,54 @@ def choice(function: str, scores: Any, axis: Axis, where: Any, temperature: Numb
     return scores, axes
 
 
+def targets(function: str, value: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[Array, bool]:
+    """Integer labels, one for each choice, or distributions in the scores' shape; and whether they are labels."""
+    real(function, "targets", value)
+    array = jnp.asarray(value)
+    labels = tuple(n for i, n in enumerate(shape) if i not in axes)
+    floating = jnp.issubdtype(array.dtype, jnp.floating)
+    if array.dtype == np.bool_ or (not floating and array.shape == shape != labels):
+        raise TypeError(
+            f"{function}: targets have dtype {array.dtype} and shape {array.shape}; pass integer labels of the shape {labels}, "
+            "or distributions as floating numbers, targets.astype(scores.dtype)."
+        )
+    if array.shape != (shape if floating else labels):
+        raise ValueError(
+            f"{function}: targets have dtype {array.dtype} and shape {array.shape} for scores {shape}; pass integer labels of "
+            f"the shape {labels}, or distributions, floating numbers of the shape {shape}."
+        )
+    return array, not floating
+
+
+def labels(function: str, value: Any, shape: tuple[int, ...]) -> Array:
+    real(function, "labels", value)
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{function}: labels have dtype {array.dtype}; pass integers, one for each row of features.")
+    if array.shape != shape:
+        raise ValueError(f"{function}: labels have shape {array.shape}; pass one for each row of features, {shape}.")
+    return array
+
+
+def layer(function: str, features: tuple[int, ...], weights: tuple[int, ...]) -> None:
+    """The shapes of a linear layer: features [..., d] and weights [d, n]."""
+    if not features or len(weights) != 2 or features[-1] != weights[0] or 0 in weights:
+        raise ValueError(
+            f"{function}: features have shape {features}, weights {weights}; pass features [..., d] and weights [d, n], an "
+            "embedding table [n, d] transposed."
+        )
+
+
+def count(function: str, argument: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{function}: {argument}={value!r} is not an int; it fixes a shape, pass a Python int.") from None
+    if number < 1:
+        raise ValueError(f"{function}: {argument}={number}; pass {argument} >= 1.")
+    return number
+
+
 def per_slice(function: str, argument: str, value: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
     """The value is a number, or an array that broadcasts to the scores and holds one entry for each choice."""
     real(function, argument, value)

@@ -98,12 +98,31 @@ def one_for_each_leaf(function: str, argument: str, value: Tree, scores: Tree) -
     return tuple(values)
 
 
-def like_scores(function: str, out: Any, scores: Any) -> None:
+def shapes(function: str, argument: str, called: Callable, first: Any, args: tuple, kwargs: dict) -> Any:
+    """The shapes and dtypes that a function returns, found by tracing it; it closes over no traced value."""
+    traced, out = jax.make_jaxpr(lambda one, args, kwargs: called(one, *args, **kwargs), return_shape=True)(first, args, kwargs)
+    if any(isinstance(const, Tracer) for const in traced.consts):
+        raise TypeError(
+            f"{function}: {argument} closes over a traced value, whose derivative would be lost; pass it as an argument after "
+            "the scores."
+        )
+    return out
+
+
+def scalar(function: str, argument: str, out: Any) -> None:
+    if jax.tree.map(jnp.shape, out) != ():
+        raise ValueError(
+            f"{function}: {argument} returned the shape {jax.tree.map(jnp.shape, out)}; return one number, for a batch use "
+            "jax.vmap."
+        )
+
+
+def like_scores(function: str, out: Any, scores: Any, argument: str = "oracle") -> None:
     """The oracle answers with what the scores look like, so that ⟨scores, y⟩ is defined."""
     got, wanted = (jax.tree.map(jnp.shape, tree) for tree in (out, scores))
     if jax.tree.structure(out) != jax.tree.structure(scores) or got != wanted:
         raise ValueError(
-            f"{function}: the value is the mean of ⟨scores, y⟩, but oracle returned the shape {got} for scores {wanted}; "
+            f"{function}: the value is made of ⟨scores, y⟩, but {argument} returned the shape {got} for scores {wanted}; "
             "return the scores' shape, or use argmax alone."
         )
 
@@ -254,3 +273,82 @@ def sobol_dimension(dimension: int, most: int) -> None:
         raise ValueError(
             f"sobol: an instance has {dimension} scores, and there are Sobol numbers for {most}; use sx.latin_hypercube."
         )
+
+
+def function(name: str, argument: str, value: Any) -> None:
+    if not callable(value):
+        raise TypeError(f"{name}: {argument} is a {type(value).__name__}; pass a function of the scores.")
+
+
+def floating(function: str, argument: str, out: Any) -> Any:
+    """The function has returned floating arrays."""
+    for leaf in jax.tree.leaves(out):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(f"{function}: {argument} returned {leaf.dtype}; return floating numbers, y.astype(scores.dtype).")
+    if not jax.tree.leaves(out):
+        raise TypeError(f"{function}: {argument} returned {out!r}; return an array, or a tree of arrays.")
+    return out
+
+
+def same_shapes(function: str, argument: str, out: Any, other: str, wanted: Any) -> None:
+    """The function has returned the shapes of something else, since the gradient of one is taken for that of the other."""
+    got, shapes = (jax.tree.map(jnp.shape, tree) for tree in (out, wanted))
+    if jax.tree.structure(out) != jax.tree.structure(wanted) or got != shapes:
+        raise ValueError(
+            f"{function}: {argument} returned the shape {got}, that of {other} is {shapes}; return the same, a gradient is "
+            "passed from one to the other."
+        )
+
+
+def strength(function: str, value: Any) -> None:
+    """The strength is one positive number, as far as it is known."""
+    _check.real(function, "strength", value)
+    if np.shape(value) != ():
+        raise ValueError(
+            f"{function}: strength has shape {np.shape(value)}; pass one number, for one each instance make the function "
+            "inside of jax.vmap."
+        )
+    if _check.known(value) and not 0 < float(value) < np.inf:
+        raise ValueError(f"{function}: strength={float(value):g}; pass a finite strength > 0, or sx.adaptive_strength's state.")
+
+
+def noise_or_function(function: str, value: Any) -> None:
+    """The noise holds functions, as `Noise` does, or is one that draws; it may be a static argument of jit."""
+    if not callable(value) and not all(callable(getattr(value, name, None)) for name in ("quantile", "perturb")):
+        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
+        raise TypeError(
+            f"{function}: noise is {got}; pass sx.gumbel, another sx.Noise, or a function (key, shape, dtype) as "
+            "jax.random.normal."
+        )
+    _check.hashable(function, "noise", value)
+
+
+def drawn_noise(function: str, value: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(value, jax.Array) or value.shape != shape or not jnp.issubdtype(value.dtype, jnp.floating):
+        got = f"{value.dtype}{list(value.shape)}" if isinstance(value, jax.Array) else f"a {type(value).__name__}"
+        raise ValueError(f"{function}: noise returned {got}; return floating numbers of the shape asked for, {shape}.")
+
+
+def positive_number(function: str, argument: str, value: Any) -> None:
+    """A Python number, that is part of what is compiled."""
+    if isinstance(value, jax.Array) or not isinstance(value, int | float | np.generic):
+        raise TypeError(f"{function}: {argument} is a {type(value).__name__}; pass a Python number.")
+    if not 0 < float(value) < np.inf:
+        raise ValueError(f"{function}: {argument}={float(value):g}; pass a finite {argument} > 0.")
+
+
+def below_one(function: str, argument: str, value: Any) -> None:
+    if _check.known(value) and not np.all(np.asarray(value) < 1):
+        raise ValueError(f"{function}: {argument}={value}; pass 0 <= {argument} < 1.")
+
+
+def batch_of_gradients(function: str, gradient: Any) -> int:
+    """How many instances the leading axis of each leaf counts."""
+    leading = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(gradient)}
+    if len(leading) != 1 or not all(leading) or leading == {(0,)}:
+        got = jax.tree.map(np.shape, gradient)
+        raise ValueError(
+            f"{function}: gradient has the shape {got}; pass the gradient of a batch of scores, [batch, ...], for a single "
+            "instance gradient[None]."
+        )
+    return leading.pop()[0]

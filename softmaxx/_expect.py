@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check, _simplex, _threshold
+from softmaxx import _check, _simplex, _threshold, _tsallis
 from softmaxx._types import Array, ArrayLike, Axis, Number
 
 Positions = ArrayLike | tuple[ArrayLike, ...] | None
@@ -185,7 +185,7 @@ def _regularized_argmax(function, scores, alpha, axis, where, temperature, posit
 @partial(jax.jit, static_argnums=(5, 6, 7))
 def _choose_and_read(scores, where, alpha, temperature, positions, power, axes, joint) -> Array:
     working = scores.astype(_threshold.working_dtype(scores.dtype))
-    p = _simplex.tsallis_argmax(working, where, alpha, temperature, power, axes)
+    p = _tsallis.argmax(working, where, alpha, temperature, power, axes)
     return _expected_index(p, positions, axes, joint).astype(scores.dtype)
 
 

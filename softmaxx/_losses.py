@@ -18,14 +18,16 @@ def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
     the target: the oracle is trained by its answers alone, without a derivative through it.
 
     Args:
-      smooth: a `SmoothMax` pair, such as `perturbed` makes.
+      smooth: a `SmoothMax` pair: `entropic()`, `euclidean()`, `tsallis(alpha)`, or what `regularized` and `perturbed` make.
 
     Returns:
       `loss(scores, targets, *args, **kwargs)`, one number for each instance; targets, in the scores' shape, are points of the
-      choice set or of its hull, and args and keywords such as `key=` go to `smooth`. For a batch use `jax.vmap`.
-      Where `smooth.penalty` is known, as for `perturbed(one_hot_argmax, noise=gumbel)`, the loss is at least 0 up to the
-      Monte-Carlo error, and 0 at the optimum. Where it is None the constant Ω(y) is left out: the gradient in the scores is
-      the same, while the value may be negative and the gradient in the targets is −scores alone.
+      choice set or of its hull, and args and keywords such as `key=` go to `smooth`.
+      For `entropic`, `euclidean` and `tsallis` it is `entmax_loss` along their axis: one number for each choice of a batch, and
+      integer labels are targets too. For `regularized` and `perturbed` it is of one instance: for a batch use `jax.vmap`.
+      Where `smooth.penalty` is known the loss is at least 0, and 0 at the optimum (up to the Monte-Carlo error, for
+      `perturbed(one_hot_argmax, noise=gumbel)`). Where it is None, as for every other `perturbed`, the constant Ω(y) is left
+      out: the gradient in the scores is the same, the value may be negative, the gradient in the targets is −scores alone.
 
     Limits:
       A score of −inf with a target of 0 counts 0. As the noise goes to zero, the loss becomes the perceptron's.
@@ -49,6 +51,8 @@ def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
     if not isinstance(smooth, SmoothMax):
         kind = type(smooth).__name__
         raise TypeError(f"fenchel_young_loss: smooth is a {kind}; pass a SmoothMax, such as sx.perturbed(oracle).")
+    if smooth.loss is not None:
+        return smooth.loss
 
     def loss(scores: Tree, targets: Tree, *args: Any, **kwargs: Any) -> Array:
         scores, targets, dtype = _working("fenchel_young_loss", scores, targets)

@@ -51,7 +51,7 @@ def _one_hot_argmax(scores: Array, where: Array | None, axes: tuple[int, ...]) -
     # Two plain reductions instead of an argmax and a one-hot: they keep the sharding, and take several axes at once.
     x = _threshold.pinned(lax.stop_gradient(_threshold.masked(scores, where)))
     peak = x.max(axes, keepdims=True)
-    index, count = _index(x, axes), math.prod(x.shape[axis] for axis in axes)
+    index, count = row_major_index(x, axes), math.prod(x.shape[axis] for axis in axes)
     largest = (x == peak) & (x > -jnp.inf)
     first = jnp.where(largest, index, count).min(axes, keepdims=True)
     return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, (largest & (index == first)).astype(x.dtype))
@@ -101,7 +101,7 @@ def _top_k_mask(scores: Array, where: Array | None, k, axes: tuple[int, ...]) ->
     x = _threshold.pinned(lax.stop_gradient(_threshold.masked(scores, where)))
     k = jnp.round(_threshold.aligned(k, scores)) if jnp.issubdtype(jnp.asarray(k).dtype, jnp.floating) else jnp.asarray(k)
     k = lax.expand_dims(k.astype(int), range(x.ndim - k.ndim))  # counts are integers: float32 has no 2²⁴ + 1
-    order, index, entries = _bit_order(x), _index(x, axes), x > -jnp.inf
+    order, index, entries = _bit_order(x), row_major_index(x, axes), x > -jnp.inf
     start = _threshold.constant(0, x.max(axes, keepdims=True))
 
     def count(flags):
@@ -177,7 +177,7 @@ def inner(scores: Tree, targets: Tree) -> Array:
     return jnp.stack([one.astype(dtype) for one in products]).sum()
 
 
-def _index(x: Array, axes: tuple[int, ...]) -> Array:
+def row_major_index(x: Array, axes: tuple[int, ...]) -> Array:
     """The position of each entry in its slice, in row-major order of the axes as listed; it broadcasts to x."""
     index, count = jnp.zeros((1,) * x.ndim, int), 1
     for axis in reversed(axes):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +28,70 @@ def power_of(alpha: Number) -> float | None:
     return next((power for known, power in _PRODUCTS.items() if math.isclose(float(alpha), known, rel_tol=1e-12)), None)
 
 
-def support_power(levels: list[Array], peak: Array, temperature: Array, m: int, axes: tuple[int, ...]) -> Array:
-    """The choice for α = 1 + 1/m, m = 1 or 2: p = (s/ω)ᵐ with s = max(c·x − c·peak − τ, 0), ω = c·mT and Σp = 1.
+class Threshold(NamedTuple):
+    """The threshold of each slice in the units of its power: τ + δ, for float may not resolve the sum.
+
+    `total` is Σφ at τ, and `height` how far the smoothed max lies above the largest score, in units of T. With p^{α−1} =
+    (α−1)(x − τ)/T on the support, max_p ⟨x, p⟩ + T·H_α(p) is τ + T/(α−1) + T·(Σ p^α − 1)/α.
+    """
+
+    tau: Array
+    delta: Array
+    total: Array
+    height: Array | None
+
+
+Lanes = Callable[[Array], tuple[Array, ...]]
+
+
+def support_threshold(
+    levels: list[Callable[[Lanes], list[Array]]], peak: Array, temperature: Array, m: int, with_height: bool
+) -> Threshold:
+    """The threshold for α = 1 + 1/m, m = 1 or 2: p = (s/ω)ᵐ with s = max(c·x − c·peak − τ, 0), ω = c·mT and Σp = 1.
+
+    A level maps lanes, a function of scores, to their sums over the scores of the level, in one pass.
+    """
+    omega, above = support_units(peak, temperature, m)
+
+    def step_on(level):
+        def step(tau, passes):
+            def lanes(x):
+                s = above(x, tau)
+                s = jnp.where(s < 0, 0, s)
+                return ((s > 0).astype(s.dtype), s, s * s, s * s * s)[: m + 1 + with_height]
+
+            on, *sums = level(lanes)
+            delta, error = _support_step([on, *sums[:m]], omega, m, passes)
+            return delta, error, _power_sum(on, sums, delta, m) if with_height else delta
+
+        return step
+
+    tau, delta, power_sum = _threshold.climb(levels, step_on, -omega, float(jnp.finfo(peak.dtype).eps) / 4)
+    height = m * (tau + delta + omega) / omega + (power_sum / omega ** (m + 1) - 1) * m / (m + 1)
+    return Threshold(tau, delta, jnp.ones_like(tau), height if with_height else None)
+
+
+def _power_sum(on: Array, sums: list[Array], delta: Array, m: int) -> Array:
+    """Σ(s − δ)^{m+1} over the entries with s > 0, of which those with s < δ change it by less than δ^{m+1}."""
+    if m == 1:
+        return sums[1] - delta * (2 * sums[0] - delta * on)
+    return sums[2] - delta * (3 * sums[1] - delta * (3 * sums[0] - delta * on))
+
+
+def support_choice(x: Array, peak: Array, temperature: Array, threshold: Threshold, m: int) -> Array:
+    """p = (s/ω)ᵐ."""
+    omega, above = support_units(peak, temperature, m)
+    tau, delta, *_ = threshold
+    s = above(x, tau)
+    on = s > jnp.maximum(delta, 0)
+    # 0·s makes this a division for each entry, not a product with the rounded 1/ω: a choice of one entry is exactly 1. And
+    # 0·δ makes all of a slice nan whose sum is nan.
+    inside = jnp.where(on, s - delta, 0 * delta)
+    return (inside / (omega + 0 * inside)) ** m
+
+
+def support_units(peak: Array, temperature: Array, m: int) -> tuple[Array, Callable[[Array, Array], Array]]:
+    """ω, and (x, τ) ↦ c·x − c·peak − τ.
 
     c is a power of two near 16/(mT): nothing is rounded and nothing overflows. T = 0 is taken as half the resolution of the
     peak, where only entries equal to it stay, and so is T where the peak is +inf.
@@ -45,24 +108,9 @@ def support_power(levels: list[Array], peak: Array, temperature: Array, m: int, 
     def above(level, tau):
         # 0·τ, so that the compiler does not take c·x out of the loop over τ: to write it costs more than to compute it again.
         x = level * (c + 0 * tau)
-        return jnp.where(x > highest, highest, x) - top - tau
+        return jnp.minimum(x, highest) - top - tau
 
-    def step_on(level):
-        def step(tau, passes):
-            s = above(level, tau)
-            s = jnp.where(s < 0, 0, s)
-            on = (s > 0).astype(s.dtype)
-            return _support_step(_reduce.sums((on, s, s * s)[: m + 1], axes), omega, m, passes)
-
-        return step
-
-    tau, delta = _threshold.climb(levels, step_on, -omega, eps / 4)
-    s = above(levels[-1], tau)
-    on = s > jnp.maximum(delta, 0)
-    # 0·s makes this a division for each entry, not a product with the rounded 1/ω: a choice of one entry is exactly 1. And
-    # 0·δ makes all of a slice nan whose sum is nan.
-    inside = jnp.where(on, s - delta, 0 * delta)
-    return (inside / (omega + 0 * inside)) ** m
+    return omega, above
 
 
 def _support_step(sums: list[Array], omega: Array, m: int, passes: Array) -> tuple[Array, Array]:
@@ -88,37 +136,57 @@ def _support_step(sums: list[Array], omega: Array, m: int, passes: Array) -> tup
     return delta, jnp.where(ratio > 0, on * ratio**m, abs(ratio))
 
 
-def any_power(levels: list[Array], above: Callable, alpha: Array, power: float | None, axes: tuple[int, ...]) -> Array:
-    """The choice for any α ≥ 1, one for each slice: p = φ(z − τ) with z = (x − peak)/T and Σp = 1."""
+def any_threshold(levels: list[Array], above: Callable, alpha: Array, power: float | None, axes: tuple[int, ...]) -> Threshold:
+    """The threshold for any α ≥ 1, one for each slice: p = φ(z − τ) with z = (x − peak)/T and Σp = 1."""
     x = levels[-1]
     eps, tiny = float(jnp.finfo(x.dtype).eps), float(jnp.finfo(x.dtype).tiny)
     log_n = math.log(math.prod(x.shape[axis] for axis in axes))
     epsilon, offset = exponent(alpha)
 
-    def choice(level, tau):
-        return raised(above(level, tau), epsilon, offset, power, eps * (offset - epsilon * tau))
+    def powers(level, tau):
+        return _powered(level, above, tau, epsilon, offset, power)
 
     def sums(p, r):
         return _reduce.sums((p, p * r, p * r * r, p * r * r * r), axes)
 
     def step_on(level):
-        return lambda tau: _series_step(sums(*choice(level, tau)), epsilon)
+        return lambda tau: _series_step(sums(*powers(level, tau)), epsilon)
 
     lower = jnp.where(offset == 1, 0, -1 / epsilon)
     all_equal = -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps
     upper = jnp.where(offset == 1, all_equal, 0 * epsilon - 8 * tiny)
-    # The last step is taken below, on the output, and is of third order where α ≤ 1.5.
+    # The last step is taken below and is of third order where α ≤ 1.5.
     tolerance = jnp.where(epsilon <= 0.5, _BEFORE_LAST, _threshold.constant(eps / 4, epsilon))
     tau, delta = _threshold.solve_by_levels(levels, step_on, lower, upper, tolerance)
-    p, r = choice(x, jnp.where(tau + delta < upper, tau + delta, tau))
+    tau = jnp.where(tau + delta < upper, tau + delta, tau)
+    p, r = powers(x, tau)
     f, *higher = sums(p, r)
     delta, _ = _series_step([f, *higher], epsilon)
+    # The height at τ, and the Taylor series of its convex function of τ, of which 1 − Σφ is the derivative.
+    q1, q2, q3 = higher
+    power_sum = (p * (offset + epsilon * above(x, tau))).sum(axes, keepdims=True)
+    height = tau + jnp.where(offset == 1, 0, 1 / epsilon) + (power_sum - 1) / alpha
+    q2, q3 = (1 - epsilon) * q2, (1 - epsilon) * (1 - 2 * epsilon) * q3
+    height += delta * (1 - f + delta * (q1 / 2 - delta * (q2 / 6 - delta * q3 / 24)))
+    return Threshold(tau, delta, f, height)
+
+
+def any_choice(x: Array, above: Callable, alpha: Array, power: float | None, threshold: Threshold) -> Array:
+    """p = φ(z − τ)."""
+    tau, delta, f, _ = threshold
+    epsilon, offset = exponent(alpha)
+    p, r = _powered(x, above, tau, epsilon, offset, power)
     # (1 − εδ/s)^{1/ε}, to the order of the step: τ + δ would be rounded, and the sum with it.
     r = delta * r
     series = 1 - r * (1 - (1 - epsilon) / 2 * r * (1 - (1 - 2 * epsilon) / 3 * r))
     exact = jnp.where((epsilon * r >= 1) | (series <= 0), 0, p * series)
     # For large α float cannot resolve τ where many entries are almost equal: what is left is to share what they have.
     return jnp.where(abs(f - 1) < 0.1, exact, p / jnp.where(f == 0, 1, f))
+
+
+def _powered(x, above, tau, epsilon, offset, power) -> tuple[Array, Array]:
+    smallest = float(jnp.finfo(x.dtype).eps) * (offset - epsilon * tau)
+    return raised(above(x, tau), epsilon, offset, power, smallest)
 
 
 def exponent(alpha: Array) -> tuple[Array, Array]:
@@ -212,6 +280,25 @@ def _series_step(sums: list[Array], epsilon: float | Array) -> tuple[Array, Arra
     delta = jnp.where(smooth, newton * (1 + a + third), newton)
     error = jnp.where(smooth, jnp.maximum(abs(third * eta), eta**4 / 24), abs(eta))
     return jnp.where(f == 0, 0, delta), jnp.where(f == 0, 0, error)
+
+
+def logarithm(p: Array, alpha: Array, power: float | None) -> Array:
+    """ln_α(p) = (p^{α−1} − 1)/(α−1), log p at α = 1, where it is taken as 0 for p = 0."""
+    positive = jnp.where(p > 0, p, 1)
+    if power in (1, 2):
+        return jnp.where(p > 0, power * ((positive if power == 1 else jnp.sqrt(positive)) - 1), -power)
+    log_p = jnp.log(positive)
+    if power == math.inf:
+        return log_p
+    epsilon = alpha - 1
+    lowest = jnp.where(epsilon > 0, -1 / jnp.where(epsilon > 0, epsilon, 1), 0)
+    return jnp.where(p > 0, log_p * _first_difference(epsilon * log_p), lowest)
+
+
+def logarithm_slope(p: Array, alpha: Array) -> Array:
+    """∂ ln_α(p)/∂α; 0 where p = 0."""
+    log_p = jnp.log(jnp.where(p > 0, p, 1))
+    return log_p**2 * _second_difference((alpha - 1) * log_p)
 
 
 def power_tangent(p, on, alpha, temperature, tangents, power, axes, dk: float | Array = 0) -> Array:

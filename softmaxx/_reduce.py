@@ -1,7 +1,7 @@
 """Sums and block maxima along any axes, in one pass over the entries and local on every shard."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import jax
@@ -31,6 +31,11 @@ def sums(values: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
     return [reduce(jnp.add, parts) for parts in zip(*summed, strict=True)]
 
 
+def sums_over(x: Array, axes: tuple[int, ...], lanes: Callable[[Array], tuple[Array, ...]]) -> list[Array]:
+    """The sums of the lanes, functions of x, in one pass over it."""
+    return sums(lanes(x), axes)
+
+
 def _sums_of_blocks(values: tuple[Array, ...], axis: int) -> list[Array]:
     """Σ over the blocks and the rest of [shards, block, rest]; on several devices XLA adds long sums one by one, inexactly."""
     shards, block = values[0].shape[axis : axis + 2]
@@ -38,7 +43,7 @@ def _sums_of_blocks(values: tuple[Array, ...], axis: int) -> list[Array]:
     while block > 1:
         values = lax.reduce(values, zeros, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), (axis + 1,))
         rest = values[0].shape[axis + 1]
-        block = _divisor(rest, _BLOCK) if shards > 1 else 1
+        block = divisor(rest, _BLOCK) if shards > 1 else 1
         cut = (*values[0].shape[: axis + 1], block, rest // block, *values[0].shape[axis + 2 :])
         values = tuple(value.reshape(cut) for value in values) if block > 1 else values
     return [value.sum(axis + 1) for value in values]
@@ -78,7 +83,7 @@ def _blocks(x: Array, axis: int, longest: int) -> list[Array]:
     Where a block could cross the boundary of two shards it is x as it is: then every reduction over it must be a plain one.
     """
     n, shards = x.shape[axis], _shards(x, axis)
-    block = min(longest, n) if shards == 1 else _divisor(n // shards, longest) if n % shards == 0 else 1
+    block = min(longest, n) if shards == 1 else divisor(n // shards, longest) if n % shards == 0 else 1
     if block == 1:
         return [x]
     fit = n - n % block if shards == 1 else n
@@ -87,13 +92,18 @@ def _blocks(x: Array, axis: int, longest: int) -> list[Array]:
     return [cut] if fit == n else [cut, lax.slice_in_dim(x, fit, n, axis=axis)]
 
 
-def _divisor(n: int, largest: int) -> int:
+def divisor(n: int, largest: int) -> int:
     return next(b for b in range(largest, 0, -1) if n % b == 0)
 
 
 def _merged(x: Array, axis: int) -> Array:
     """x with two neighbouring axes as one."""
     return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
+
+
+def is_local(x: Array) -> bool:
+    """All of x is on one device for certain."""
+    return jax.typeof(x).sharding.mesh.empty and jax.device_count() == 1
 
 
 def _shards(x: Array, axis: int) -> int:

@@ -1,13 +1,8 @@
 """Choices on the simplex: softmax, sparsemax, and α-entmax between and beyond them."""
 
-import math
-from functools import partial
-
 import jax
-import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
-from softmaxx import _check, _powers, _reduce, _threshold
+from softmaxx import _check, _powers, _tsallis
 from softmaxx._types import Array, ArrayLike, Axis, Number
 
 
@@ -41,7 +36,7 @@ def softmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = Non
     Reference:
       Bridle, Training stochastic model recognition algorithms as networks, NeurIPS 1989.
     """
-    return _choice("softmax", scores, 1.0, axis, where, temperature)
+    return choice("softmax", scores, 1.0, axis, where, temperature)
 
 
 def sparsemax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None, temperature: Number = 1.0) -> Array:
@@ -75,7 +70,7 @@ def sparsemax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = N
     Reference:
       Martins and Astudillo, From Softmax to Sparsemax, ICML 2016.
     """
-    return _choice("sparsemax", scores, 2.0, axis, where, temperature)
+    return choice("sparsemax", scores, 2.0, axis, where, temperature)
 
 
 def entmax(
@@ -116,12 +111,12 @@ def entmax(
       Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, ACL 2019; for ∂p/∂α Correia, Niculae and Martins,
       Adaptively Sparse Transformers, EMNLP 2019.
     """
-    return _choice("entmax", scores, alpha, axis, where, temperature)
+    return choice("entmax", scores, alpha, axis, where, temperature)
 
 
-def _choice(function: str, scores, alpha, axis, where, temperature) -> Array:
+def choice(function: str, scores, alpha, axis, where, temperature) -> Array:
     scores, axes, power = checked(function, scores, alpha, axis, where, temperature)
-    return _jitted_entmax(scores, where, alpha, temperature, power, axes)
+    return _jitted_argmax(scores, where, alpha, temperature, power, axes)
 
 
 def checked(function: str, scores, alpha, axis, where, temperature) -> tuple[Array, tuple[int, ...], float | None]:
@@ -133,46 +128,4 @@ def checked(function: str, scores, alpha, axis, where, temperature) -> tuple[Arr
     return scores, axes, _powers.power_of(alpha)
 
 
-def tsallis_argmax(scores: Array, where: Array | None, alpha, temperature, power: float | None, axes: tuple[int, ...]) -> Array:
-    """`entmax` of arguments that have been checked, to be called under jit."""
-    alpha, temperature = _threshold.aligned(alpha, scores), _threshold.aligned(temperature, scores)
-    return _entmax(_threshold.masked(scores, where), alpha, temperature, power, axes)
-
-
-_jitted_entmax = jax.jit(tsallis_argmax, static_argnums=(4, 5))
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def _entmax(scores: Array, alpha: Array, temperature: Array, power: float | None, axes: tuple[int, ...]) -> Array:
-    x = _threshold.pinned(scores.astype(_threshold.working_dtype(scores.dtype)))
-    # A nan must reach every entry through a sum: XLA's max on CPU drops it from arrays of some thousand entries (jax 0.12).
-    temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
-    alpha = jnp.where(alpha >= 1, alpha, jnp.nan)
-    peak, levels = _reduce.peak_and_levels(x, axes)
-    if power in (1, 2):
-        return _powers.support_power(levels, peak, temperature, int(power), axes).astype(scores.dtype)
-    above = _threshold.scaled(peak, peak, temperature)
-    if power == math.inf:
-        e = jnp.exp(above(x, jnp.zeros_like(peak)))
-        total = e.sum(axes, keepdims=True)
-        return (e / jnp.where(total == 0, 1, total)).astype(scores.dtype)
-    return _powers.any_power(levels, above, alpha + _threshold.constant(0, peak), power, axes).astype(scores.dtype)
-
-
-@partial(_entmax.defjvp, symbolic_zeros=True)
-def _entmax_jvp(power, axes, primals, tangents):
-    # With t = (x − τ)/T, p = φ(t) and w = φ'(t) = p^{2−α}, x' = dx, T' = dT and α' = dα move p by w ⊙ (v − Σwv/Σw), where
-    #   v = (dx − t·dT)/T + c·dα.
-    # Both t and c count up to a constant, so t may be ln_α(p) = (p^{α−1} − 1)/(α−1). From log p = log(1 + (α−1)t)/(α−1),
-    #   ∂p/∂α = w·c,  c = (ln_α(p) − p^{α−1} log p)/(α−1),
-    # which is the ∂α of Correia, Niculae and Martins (2019) before its rank-one correction, and finite at α = 1.
-    p = _entmax(*primals, power, axes)
-    out = _linear(power, axes, p, *primals[1:], *(None if isinstance(t, SymbolicZero) else t for t in tangents))
-    return p, out
-
-
-@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # the only residual of the size of the scores is p
-def _linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature):
-    working = p.astype(_threshold.working_dtype(p.dtype))
-    dp = _powers.power_tangent(working, working > 0, alpha, temperature, (dx, dalpha, dtemperature), power, axes)
-    return dp.astype(p.dtype)
+_jitted_argmax = jax.jit(_tsallis.argmax, static_argnums=(4, 5))

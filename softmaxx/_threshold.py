@@ -74,33 +74,34 @@ def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, A
     def above(x, tau):
         # 0·τ, so that the compiler takes nothing of x out of the loop over τ: to write it costs more than to compute it again.
         x = x * (1 / 16 + 0 * tau)
-        return (jnp.where(x > largest / 16, largest / 16, x) - shift) * rate - tau
+        return (jnp.minimum(x, largest / 16) - shift) * rate - tau
 
     return above
 
 
-def climb(levels: list[Array], step_on: Callable, tau: Array, tolerance: float) -> tuple[Array, Array]:
+def climb(levels: list[Array], step_on: Callable, tau: Array, tolerance: float) -> tuple[Array, Array, Array]:
     """A τ near the solution of Σφ = k, and the step δ that is left to it: τ + δ solves, though float may not resolve it.
 
-    `step_on(level)(τ, passes)` is one pass over a level: δ, and the relative error of Σφ at τ + δ. From any τ below the
-    solution the steps must lead to it; a level is solved roughly, and the next one starts where it ended.
+    `step_on(level)(τ, passes)` is one pass over a level: δ, the relative error of Σφ at τ + δ, and another sum over the level,
+    the last of which is returned. From any τ below the solution the steps must lead to it; a level is solved roughly, and the
+    next one starts where it ended.
     """
     resolution = 4 * jnp.finfo(tau.dtype).eps
 
     def advance(level):
         def body(state):
-            tau, _, _, passes = state
-            delta, error = step_on(level)(tau, passes)
+            tau, _, _, _, passes = state
+            delta, error, total = step_on(level)(tau, passes)
             moves = (error > (tolerance if level is levels[-1] else _COARSE_ERROR)) & (abs(delta) > resolution * abs(tau))
-            return jnp.where(moves, tau + delta, tau), delta, jnp.any(moves) & (passes < _MOST_PASSES), passes + 1
+            return jnp.where(moves, tau + delta, tau), delta, total, jnp.any(moves) & (passes < _MOST_PASSES), passes + 1
 
         return body
 
-    delta = constant(0, tau)
+    delta = total = constant(0, tau)
     for level in levels:
-        state = (tau + delta, delta, *_start(tau))
-        tau, delta, *_ = lax.while_loop(lambda state: state[2], advance(level), state)
-    return tau, delta
+        state = (tau + delta, delta, total, *_start(tau))
+        tau, delta, total, *_ = lax.while_loop(lambda state: state[3], advance(level), state)
+    return tau, delta, total
 
 
 def _start(tau: Array) -> tuple[Array, Array]:

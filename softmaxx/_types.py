@@ -20,12 +20,15 @@ class SmoothMax(NamedTuple):
     r"""Computes the smoothed max F(θ) of a choice set, as `value`, and its gradient y(θ) = ∇F(θ), as `argmax`.
 
     Both are called alike, `(scores, *args, **kwargs)`: further arguments go to the oracle, keywords such as `key=` to the
-    smoothing.
+    smoothing. What `perturbed` and `regularized` make is of one instance, and mapped over a batch by `jax.vmap`; `entropic`,
+    `euclidean` and `tsallis` choose along an axis.
 
     Attributes:
       argmax: scores `[...]` → a point of the hull of the choice set, of the scores' shape.
-      value: scores `[...]` → the smoothed max, a scalar for each instance; its gradient in the scores is `argmax`.
+      value: scores `[...]` → the smoothed max, a number for each instance; its gradient in the scores is `argmax`.
       penalty: targets `[...]` → Ω(targets), the convex conjugate of `value`, where it is known; None where it is not.
+      loss: (scores, targets) → value + penalty − ⟨scores, targets⟩, where there is a better way than to compute the three;
+        this is what `fenchel_young_loss` returns then.
 
     Limits:
       As the smoothing goes to zero `argmax` becomes the oracle and `value` the max; ties are those of the oracle.
@@ -49,3 +52,4 @@ class SmoothMax(NamedTuple):
     argmax: Callable[..., Any]
     value: Callable[..., Array]
     penalty: Callable[..., Array] | None = None
+    loss: Callable[..., Array] | None = None

@@ -1,0 +1,241 @@
+"""The loss of a linear layer and a choice over many classes without the array of its scores: blocks of classes in turn."""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx import _check, _powers, _reduce, _threshold
+from softmaxx._types import Array, ArrayLike, Number
+
+_POWERS = {1.0: math.inf, 1.5: 2, 2.0: 1}  # α → 1/(α−1)
+
+
+def linear_entmax_loss(
+    features: ArrayLike,
+    weights: ArrayLike,
+    labels: ArrayLike,
+    *,
+    alpha: float = 1.5,
+    temperature: Number = 1.0,
+    block_size: int = 2048,
+) -> Array:
+    r"""Computes `entmax_loss(features @ weights, labels)` without ever holding the scores of all classes.
+
+    The scores are computed block by block, in each pass that needs them: once for α = 1 and about three times for α = 1.5 and 2
+    forward, and once more in the backward pass, which adds (p − one-hot)·weightsᵀ and featuresᵀ·(p − one-hot) of each block.
+
+    Args:
+      features: real numbers `[..., d]`, the input of the last layer; for a bias append a feature of ones.
+      weights: `[d, n]`, the kernel of the last layer (transpose an embedding table `[n, d]`).
+      labels: integers 0 ≤ y < n, `[...]`.
+      alpha: 1, 1.5 or 2, a Python number; α = 1 is cross-entropy.
+      temperature: T > 0 of the scores, a number or an array that broadcasts to the labels with a last axis of 1, `[..., 1]`; it
+        may be traced and differentiated.
+      block_size: how many classes at a time; the memory is that of a few arrays `[..., block_size]` and of the weights.
+
+    Returns:
+      `[...]`, the exact loss of each row, at least 0, in the dtype of features @ weights and summed in at least float32.
+
+    Limits:
+      A negative label is ignored: 0 and no gradient. A label ≥ n, or a temperature that is not positive, gives nan. Derivatives
+      in both modes and of second order, each by further passes. The class axis stays on one device: for a vocabulary over
+      several, `entmax_loss` of the sharded scores gathers nothing.
+
+    Raises:
+      TypeError: features or weights that are not real numbers; labels that are not integers.
+      ValueError: shapes that do not fit; another alpha; a block_size < 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> features, weights = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([[2.0, 1.0, -1.0], [0.0, 1.0, 0.0]])
+      >>> print(sx.linear_entmax_loss(features, weights, jnp.array([0, 2]), alpha=2.0))
+      [0.  2.]
+
+    Reference:
+      Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024 (for cross-entropy); Peters, Niculae and
+      Martins, Sparse Sequence-to-Sequence Models, ACL 2019 (the loss).
+    """
+    function = "linear_entmax_loss"
+    features, weights = _check.real_array(function, "features", features), _check.real_array(function, "weights", weights)
+    _check.layer(function, features.shape, weights.shape)
+    labels = _check.labels(function, labels, features.shape[:-1])
+    if not isinstance(alpha, int | float) or float(alpha) not in _POWERS:
+        raise ValueError(f"{function}: alpha={alpha}; pass 1, 1.5 or 2, or the scores to entmax_loss for any other.")
+    _check.per_slice(function, "temperature", temperature, features.shape, (features.ndim - 1,))
+    _check.at_least(function, "temperature", temperature, 0)
+    block_size = _check.count(function, "block_size", block_size)
+    return _loss(features, weights, labels, temperature, _POWERS[float(alpha)], min(block_size, weights.shape[1]))
+
+
+class _Solved(NamedTuple):
+    """The smoothed max of each row, `[..., 1]`, and where its choice begins."""
+
+    value: Array
+    peak: Array
+    tau: Array
+
+
+@partial(jax.jit, static_argnums=(4, 5))
+def _loss(features, weights, labels, temperature, power, block_size):
+    temperature = _threshold.aligned(temperature, features)
+    dtype = temperature.dtype
+    temperature = jnp.where(temperature > 0, temperature, jnp.nan)
+    # T·loss(x/T), with the features divided instead of the scores.
+    scaled = (features.astype(dtype) / temperature).astype(features.dtype)
+    wide = labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
+    n = weights.shape[1]
+    lost = _block_loss(scaled, _blocks(weights, block_size), wide[..., None], n, power)
+    lost = temperature * lost * jnp.where(wide[..., None] < n, 1, jnp.nan)
+    return jnp.where(wide < 0, 0, lost[..., 0]).astype(jnp.result_type(features, weights))
+
+
+def _blocks(weights: Array, block_size: int) -> Array:
+    """The weights as `[blocks, d, block]`, the last block filled up with zeros."""
+    d, n = weights.shape
+    count = -(-n // block_size)
+    size = -(-n // count)
+    return jnp.pad(weights, ((0, 0), (0, count * size - n))).reshape(d, count, size).transpose(1, 0, 2)
+
+
+def _scores(features: Array, block: Array, index: Array, n: int) -> Array:
+    """The scores of a block of classes, −inf for those that fill it up."""
+    dtype = _threshold.working_dtype(features.dtype)
+    return jnp.where(index < n, jnp.matmul(features, block, preferred_element_type=dtype), -jnp.inf)
+
+
+def _indexed(blocks: Array) -> tuple[Array, Array]:
+    """The blocks, each with the numbers of its classes."""
+    count, _, size = blocks.shape
+    return blocks, jnp.arange(count * size).reshape(count, size)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _block_loss(features, blocks, label, n, power):
+    solved, score = _solve(features, blocks, label, n, power)
+    return jnp.maximum(solved.value - score, 0)
+
+
+@_block_loss.defjvp
+def _block_loss_jvp(n, power, primals, tangents):
+    # loss' = ⟨p − y, dx⟩ with x = features·weights, so that dx = dfeatures·weights + features·dweights (Danskin).
+    features, blocks, label = primals
+    solved, score = _solve(features, blocks, label, n, power)
+    tau = _threshold_of(features, blocks, solved, n, power)
+
+    def weight(x, index):
+        p = _choice(x, solved.peak, tau, power)
+        return jnp.where(label < 0, 0, p - (index == label.astype(index.dtype)))
+
+    return jnp.maximum(solved.value - score, 0), _moved(weight, features, blocks, tangents[:2], n)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _threshold_of(features, blocks, solved, n, power):
+    return solved.tau
+
+
+@_threshold_of.defjvp
+def _threshold_of_jvp(n, power, primals, tangents):
+    # Σφ(x − τ) = 1 for all scores, so that τ' = ⟨w, dx⟩/Σw with w = φ'.
+    features, blocks, solved = primals
+    tau = _threshold_of(features, blocks, solved, n, power)
+
+    def slope(x):
+        return jax.jvp(lambda x: _choice(x, solved.peak, tau, power), (x,), (jnp.ones_like(x),))[1]
+
+    (total,) = _sum_over(partial(_scores, features, n=n), blocks, jnp.ones_like(tau), lambda x: (slope(x),))
+    return tau, _moved(lambda x, index: slope(x), features, blocks, tangents[:2], n) / total
+
+
+def _moved(weight, features, blocks, tangents, n):
+    """⟨weight, dx⟩ over all classes; linear in the tangents, and the weights of one block at a time are held."""
+    dfeatures, dblocks = tangents
+    dtype = _threshold.working_dtype(features.dtype)
+
+    @jax.checkpoint
+    def body(total, given):
+        (block, index), dblock = given
+        dx = jnp.matmul(dfeatures, block, preferred_element_type=dtype)
+        dx += jnp.matmul(features, dblock, preferred_element_type=dtype)
+        moved = weight(_scores(features, block, index, n), index) * dx
+        return total + moved.sum(-1, keepdims=True), None
+
+    zeros = jnp.zeros((*features.shape[:-1], 1), dtype)
+    return lax.scan(body, zeros, (_indexed(blocks), dblocks))[0]
+
+
+def _choice(x: Array, peak: Array, tau: Array, power: float) -> Array:
+    if power == math.inf:
+        return jnp.exp(x - peak - tau)
+    return (jnp.maximum(x - peak - tau, 0) / power) ** int(power)
+
+
+def _sum_over(scores, blocks: Array, one: Array, lanes: _powers.Lanes) -> list[Array]:
+    """Sums over the scores of all classes, in one pass."""
+
+    def body(totals, given):
+        sums = _reduce.sums_over(scores(*given), (one.ndim - 1,), lanes)
+        return [total + part for total, part in zip(totals, sums, strict=True)], None
+
+    zeros = [0 * one for _ in lanes(one)]
+    return lax.scan(body, zeros, _indexed(blocks))[0]
+
+
+def _solve(features, blocks, label, n, power) -> tuple[_Solved, Array]:
+    """The solution of every row, and the score of its label."""
+    features, blocks = lax.stop_gradient((features, blocks))
+    solve = _log_sum_exp if power == math.inf else _by_support
+    return solve(partial(_scores, features, n=n), blocks, label, power)
+
+
+def _score_of(x: Array, index: Array, label: Array) -> Array:
+    return jnp.where(index == label.astype(index.dtype), x, 0).sum(-1, keepdims=True)
+
+
+def _log_sum_exp(scores, blocks, label, power) -> tuple[_Solved, Array]:
+    """One pass: the sum of exponentials is measured from the largest score so far, and scaled when that rises."""
+
+    def body(carry, given):
+        score, peak, total = carry
+        x = scores(*given)
+        higher = jnp.maximum(peak, x.max(-1, keepdims=True))
+        total = total * jnp.exp(peak - higher) + jnp.exp(x - higher).sum(-1, keepdims=True)
+        return (score + _score_of(x, given[1], label), higher, total), None
+
+    one = _like_rows(scores, blocks)
+    (score, peak, total), _ = lax.scan(body, (0 * one, -jnp.inf * one, 0 * one), _indexed(blocks))
+    tau = jnp.log(total)
+    return _Solved(peak + tau, peak, tau), score
+
+
+def _by_support(scores, blocks, label, power) -> tuple[_Solved, Array]:
+    """One pass for maxima of groups of scores, from which the threshold is bounded, then passes until it is found."""
+    count, _, size = blocks.shape
+    maxima_of_block = _reduce.divisor(size, max(1, size // count))
+
+    def first(score, given):
+        x = scores(*given)
+        maxima = x.reshape(*x.shape[:-1], size // maxima_of_block, maxima_of_block).max(-2)
+        return score + _score_of(x, given[1], label), maxima
+
+    one = _like_rows(scores, blocks)
+    score, maxima = lax.scan(first, 0 * one, _indexed(blocks))
+    maxima = jnp.moveaxis(maxima, 0, -2)
+    maxima = maxima.reshape(*maxima.shape[:-2], count * maxima_of_block)
+    axis = maxima.ndim - 1
+    peak, levels = _reduce.peak_and_levels(maxima, (axis,))
+    passes = [partial(_reduce.sums_over, level, (axis,)) for level in levels]
+    passes.append(partial(_sum_over, scores, blocks, one))
+    found = _powers.support_threshold(passes, peak, jnp.ones_like(peak), power, True)
+    omega, _ = _powers.support_units(peak, jnp.ones_like(peak), power)
+    return _Solved(peak + found.height, peak, (found.tau + found.delta) / omega * power), score
+
+
+def _like_rows(scores, blocks) -> Array:
+    """Ones `[..., 1]`, as the rows of scores are."""
+    shape = jax.eval_shape(scores, blocks[0], jnp.arange(blocks.shape[2]))
+    return jnp.ones((*shape.shape[:-1], 1), shape.dtype)
