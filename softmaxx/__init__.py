@@ -2,8 +2,11 @@
 
 from softmaxx._capped import soft_top_k
 from softmaxx._entmax_loss import entmax_loss, sparsemax_loss
+from softmaxx._estimators import identity_gradient, interpolated, straight_through
 from softmaxx._expect import expected_index, expected_spread, soft_argmax, sparse_argmax
+from softmaxx._gumbel import gumbel_rao, gumbel_softmax, gumbel_top_k, hard_gumbel_softmax, reinmax
 from softmaxx._host import host_oracle
+from softmaxx._implicit_mle import adaptive_strength, implicit_mle, sum_of_gamma
 from softmaxx._linear_loss import linear_entmax_loss
 from softmaxx._losses import fenchel_young_loss, spo_plus_loss
 from softmaxx._maps import threshold_map
@@ -24,6 +27,7 @@ __all__ = [
     "Noise",
     "Sampler",
     "SmoothMax",
+    "adaptive_strength",
     "antithetic",
     "best_grid_path",
     "entmax",
@@ -35,8 +39,15 @@ __all__ = [
     "expected_spread",
     "fenchel_young_loss",
     "gumbel",
+    "gumbel_rao",
+    "gumbel_softmax",
+    "gumbel_top_k",
+    "hard_gumbel_softmax",
     "host_oracle",
+    "identity_gradient",
+    "implicit_mle",
     "independent",
+    "interpolated",
     "laplace",
     "latin_hypercube",
     "linear_entmax_loss",
@@ -48,6 +59,7 @@ __all__ = [
     "perturbed_argmax",
     "ranking",
     "regularized",
+    "reinmax",
     "row_oracle",
     "sobol",
     "soft_argmax",
@@ -58,6 +70,8 @@ __all__ = [
     "sparsemax_loss",
     "spo_plus_loss",
     "standard_error",
+    "straight_through",
+    "sum_of_gamma",
     "threshold_map",
     "top_k_mask",
     "tsallis",

@@ -164,7 +164,7 @@ def any_threshold(levels: list[Array], above: Callable, alpha: Array, power: flo
     delta, _ = _series_step([f, *higher], epsilon)
     # The height at τ, and the Taylor series of its convex function of τ, of which 1 − Σφ is the derivative.
     q1, q2, q3 = higher
-    power_sum = (p * (offset + epsilon * above(x, tau))).sum(axes, keepdims=True)
+    power_sum = jnp.where(p > 0, p * (offset + epsilon * above(x, tau)), p).sum(axes, keepdims=True)
     height = tau + jnp.where(offset == 1, 0, 1 / epsilon) + (power_sum - 1) / alpha
     q2, q3 = (1 - epsilon) * q2, (1 - epsilon) * (1 - 2 * epsilon) * q3
     height += delta * (1 - f + delta * (q1 / 2 - delta * (q2 / 6 - delta * q3 / 24)))

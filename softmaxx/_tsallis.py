@@ -98,15 +98,16 @@ def problem(
 def _solve(scores, alpha, temperature, power: float | None, axes: tuple[int, ...], with_height: bool) -> Solved:
     x = _threshold.pinned(scores.astype(_threshold.working_dtype(scores.dtype)))
     alpha, temperature = _valid(alpha, temperature)
+    if power == math.inf:
+        peak = x.max(axes, keepdims=True)
+        zero = jnp.zeros_like(peak)
+        total = jnp.exp(_threshold.scaled(peak, peak, temperature)(x, zero)).sum(axes, keepdims=True)
+        return Solved(x, peak, _powers.Threshold(zero, zero, total, jnp.log(total)))
     peak, levels = _reduce.peak_and_levels(x, axes)
     if power in (1, 2):
         over = [partial(_reduce.sums_over, level, axes) for level in levels]
         return Solved(x, peak, _powers.support_threshold(over, peak, temperature, int(power), with_height))
     above = _threshold.scaled(peak, peak, temperature)
-    if power == math.inf:
-        zero = jnp.zeros_like(peak)
-        total = jnp.exp(above(x, zero)).sum(axes, keepdims=True)
-        return Solved(x, peak, _powers.Threshold(zero, zero, total, jnp.log(total)))
     alpha = alpha + _threshold.constant(0, peak)
     return Solved(x, peak, _powers.any_threshold(levels, above, alpha, power, axes))
 

@@ -42,8 +42,8 @@ def distributions(seed=2):
 def check_both_orders(loss, point):
     """First derivatives in both modes and second ones against finite differences."""
     gradient = jax.grad(lambda *point: (loss(*point) * jnp.arange(1.0, 5.0)).sum(), argnums=tuple(range(len(point))))
-    check_grads(jax.jit(loss), point, order=1, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5)
-    check_grads(jax.jit(gradient), point, order=1, modes=("fwd",), atol=1e-4, rtol=1e-4)
+    check_grads(jax.jit(loss), point, order=1, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5, eps=1e-5)
+    check_grads(jax.jit(gradient), point, order=1, modes=("fwd",), atol=1e-5, rtol=1e-5, eps=1e-5)
 
 
 def targets_of(kind):
@@ -79,21 +79,29 @@ def test_at_least_zero_and_zero_at_the_choice(alpha):
         np.testing.assert_allclose(own, 0, atol=error)
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("alpha", [1.0, 1.5, 1.8, 2.0])
 @pytest.mark.parametrize("kind", ["labels", "distributions"])
-def test_derivatives_of_every_argument(alpha, kind):
+def test_derivatives_in_scores_and_temperature(alpha, kind):
     scores, targets = scores_of(SHAPE), targets_of(kind)
-    gradient = jax.grad(lambda x: sx.entmax_loss(x, targets, alpha=alpha, temperature=0.7).sum())(scores)
+    gradient, hessian = jax.jit(_both_derivatives, static_argnums=(2,))(scores, targets, alpha)
     np.testing.assert_allclose(gradient, sx.entmax(scores, alpha=alpha, temperature=0.7) - dense(targets), atol=1e-12)
-
-    def loss(x, temperature, a):
-        return sx.entmax_loss(x, targets, alpha=a, temperature=temperature)
-
-    point = (scores, jnp.asarray(0.7), jnp.full((4, 1), alpha + 0.05))
-    check_both_orders(loss, point)
-    hessian = jax.hessian(lambda x: sx.entmax_loss(x, targets, alpha=alpha).sum())(scores)
-    jacobian = jax.jacobian(lambda x: sx.entmax(x, alpha=alpha))(scores)
+    jacobian = jax.jacobian(lambda x: sx.entmax(x, alpha=alpha, temperature=0.7))(scores)
     np.testing.assert_allclose(hessian, jacobian, atol=1e-12)
+    check_both_orders(lambda x, t: sx.entmax_loss(x, targets, alpha=alpha, temperature=t), (scores, jnp.asarray(0.7)))
+
+
+def _both_derivatives(scores, targets, alpha):
+    def total(x):
+        return sx.entmax_loss(x, targets, alpha=alpha, temperature=0.7).sum()
+
+    return jax.grad(total)(scores), jax.hessian(total)(scores)
+
+
+@pytest.mark.parametrize("kind", ["labels", "distributions"])
+def test_derivatives_in_an_alpha_for_each_slice(kind):
+    scores, targets = scores_of(SHAPE), targets_of(kind)
+    point = (scores, jnp.asarray(0.7), jnp.array([[1.05], [1.3], [1.5], [2.2]]))
+    check_both_orders(lambda x, t, a: sx.entmax_loss(x, targets, alpha=a, temperature=t), point)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1.5, 1.8, 2.0])
@@ -136,8 +144,9 @@ def test_alpha_one_is_the_cross_entropy_of_optax():
     np.testing.assert_allclose(
         sx.entmax_loss(scores, y, alpha=1.0), optax.softmax_cross_entropy(scores, y) - entropies, atol=1e-13
     )
-    sparse = optax.losses.multiclass_sparsemax_loss(scores[0], LABELS[0])
-    np.testing.assert_allclose(sx.sparsemax_loss(scores[0], LABELS[0]), sparse, atol=1e-12)
+    with jax.numpy_dtype_promotion("standard"):
+        sparse = optax.losses.multiclass_sparsemax_loss(scores, LABELS)
+    np.testing.assert_allclose(sx.sparsemax_loss(scores, LABELS), sparse, atol=1e-12)
 
 
 def test_convex_in_the_scores():
@@ -245,8 +254,8 @@ def test_offsets_temperatures_and_half_precision(alpha):
 
 
 def test_long_rows_in_float32():
-    scores = scores_of((8, 20000), dtype=np.float32, scale=2.0)
-    labels = jnp.arange(8) * 2000
+    scores = scores_of((2, 20000), dtype=np.float32, scale=2.0)
+    labels = jnp.array([7, 12345])
     for alpha in [1.0, 1.25, 1.3, 1.5, 2.0, 3.0]:
         y = np.eye(20000)[np.asarray(labels)]
         np.testing.assert_allclose(
@@ -264,7 +273,7 @@ def test_the_labels_score_by_a_gather_and_by_a_sum(monkeypatch):
     monkeypatch.setattr(_tsallis._reduce, "is_local", lambda x: True)
     by_gather, pull = jax.vjp(lambda x: _tsallis._score_of(x, label, peak, counts, (1,)), scores)
     np.testing.assert_array_equal(jnp.where(counts, by_gather - by_sum, 0), 0)
-    expected = jax.nn.one_hot(label[:, 0], 5, axis=1) * counts
+    expected = jax.nn.one_hot(label[:, 0], 5, axis=1) * counts.astype(float)
     np.testing.assert_array_equal(pull(jnp.ones((3, 1, 7)))[0], expected)
 
 
@@ -300,10 +309,10 @@ def test_a_vocabulary_over_several_devices_is_not_gathered(kind, alpha):
 
 def test_training_with_noisy_labels_ignored_labels_and_a_learned_alpha():
     random = np.random.RandomState(0)
-    features, weights = jnp.asarray(random.randn(256, 8)), jnp.asarray(random.randn(8, 5))
+    features, weights = jnp.asarray(random.randn(1024, 8)), jnp.asarray(random.randn(8, 5))
     true = (features @ weights).argmax(-1)
-    noisy = jnp.where(random.rand(256) < 0.2, random.randint(0, 5, 256), true)
-    labels = jnp.where(random.rand(256) < 0.3, -1, noisy)
+    noisy = jnp.where(random.rand(1024) < 0.2, random.randint(0, 5, 1024), true)
+    labels = jnp.where(random.rand(1024) < 0.3, -1, noisy)
 
     def loss(parameters):
         w, free = parameters
@@ -318,7 +327,7 @@ def test_training_with_noisy_labels_ignored_labels_and_a_learned_alpha():
         updates, state = optimizer.update(jax.grad(loss)(parameters), state)
         return optax.apply_updates(parameters, updates), state
 
-    for _ in range(100):
+    for _ in range(400):
         parameters, state = step(parameters, state)
     assert loss(parameters) < first / 1.4
     assert parameters[1] != 0

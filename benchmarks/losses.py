@@ -1,0 +1,211 @@
+"""What a loss over many classes costs: softmaxx beside optax, jaxopt and torch's entmax, and in blocks beside the plain path.
+
+First integer labels at 256×32768, float32: medians of interleaved rounds, forward and forward + backward, as ratios to
+`optax.softmax_cross_entropy_with_integer_labels`, and temporary memory in arrays of the scores' size. Then `linear_entmax_loss`
+against the same loss of `features @ weights`: batch 1024, 64 features, 128,000 classes; seconds, memory, largest difference of
+the losses and of the gradients. It writes benchmarks/results/losses-<backend>-jax<version>.json and docs/losses.png.
+
+    pip install -e '.[bench]'        # and torch with entmax
+    python benchmarks/losses.py      # --quick: a small case of each, to build/benchmarks
+"""
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from choices import keep_freed_memory, medians, normal, number
+from columns import to_numpy
+from matplotlib import pyplot as plt
+
+import softmaxx as sx
+
+DIRECTIONS = ("forward", "forward + backward")
+BASELINE = "optax softmax_cross_entropy_with_integer_labels"
+ALPHAS = (1.0, 1.5, 2.0)
+
+
+def in_jax() -> dict[str, Callable]:
+    """Losses (scores [rows, n], labels [rows]) → [rows]."""
+    losses = {
+        BASELINE: optax.softmax_cross_entropy_with_integer_labels,
+        "softmaxx entmax_loss, α = 1": partial(sx.entmax_loss, alpha=1.0),
+        "softmaxx entmax_loss, α = 1.3": partial(sx.entmax_loss, alpha=1.3),
+        "softmaxx entmax_loss, α = 1.5": partial(sx.entmax_loss, alpha=1.5),
+        "softmaxx sparsemax_loss": sx.sparsemax_loss,
+        "optax softmax_cross_entropy, one-hot": one_hot(optax.softmax_cross_entropy),
+        "softmaxx entmax_loss, α = 1, one-hot": one_hot(partial(sx.entmax_loss, alpha=1.0)),
+        "softmaxx sparsemax_loss, one-hot": one_hot(sx.sparsemax_loss),
+        "optax multiclass_sparsemax_loss": optax.losses.multiclass_sparsemax_loss,
+    }
+    if find_spec("jaxopt"):
+        from jaxopt.loss import multiclass_logistic_loss, multiclass_sparsemax_loss
+
+        losses["jaxopt multiclass_logistic_loss"] = lambda x, y: jax.vmap(multiclass_logistic_loss)(y, x)
+        losses["jaxopt multiclass_sparsemax_loss"] = lambda x, y: jax.vmap(multiclass_sparsemax_loss)(y, x)
+    return losses
+
+
+def one_hot(loss: Callable) -> Callable:
+    return lambda x, y: loss(x, jax.nn.one_hot(y, x.shape[-1], dtype=x.dtype))
+
+
+def torch_calls(x: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, tuple]]:
+    """Made ready: by loss and direction a call and its arguments."""
+    if not (find_spec("torch") and find_spec("entmax")):
+        return {}
+    import entmax
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    scores, targets = torch.tensor(x), torch.tensor(labels.astype(np.int64))
+    losses = {
+        "torch cross_entropy": partial(torch.nn.functional.cross_entropy, reduction="none"),
+        "torch entmax sparsemax_loss": entmax.sparsemax_loss,
+        "torch entmax entmax15_loss": entmax.entmax15_loss,
+        "torch entmax entmax_bisect_loss, α = 1.3": partial(entmax.entmax_bisect_loss, alpha=1.3),
+    }
+
+    def both(loss):
+        free = scores.detach().requires_grad_()
+        return torch.autograd.grad(loss(free, targets).sum(), free)[0]
+
+    return {
+        name: {DIRECTIONS[0]: (lambda loss=loss: loss(scores, targets),), DIRECTIONS[1]: (partial(both, loss),)}
+        for name, loss in losses.items()
+    }
+
+
+def compiled(f: Callable, *arguments: Any) -> tuple[Callable, float]:
+    """A call that returns when it is computed, and the bytes of temporary memory."""
+    program = jax.jit(f).lower(*arguments).compile()
+    memory = program.memory_analysis()
+    return lambda *given: jax.block_until_ready(program(*given)), memory.temp_size_in_bytes if memory else float("nan")
+
+
+def side_by_side(shape: tuple[int, int], budget: float) -> dict[str, dict[str, dict]]:
+    """By direction and loss: seconds, the ratio to the baseline, and temporary memory in arrays of the scores' size."""
+    x, labels = 2 * normal(shape, 0), np.random.default_rng(1).integers(0, shape[1], shape[0])
+    scores, targets = jnp.asarray(x), jnp.asarray(labels)
+    table, torch = {}, torch_calls(x, labels)
+    for direction in DIRECTIONS:
+        calls, memory = {}, {}
+        for name, loss in in_jax().items():
+            total = jax.grad(lambda x, y, loss=loss: loss(x, y).sum()) if direction != "forward" else loss
+            call, memory[name] = compiled(total, scores, targets)
+            calls[name] = (call, scores, targets)
+        calls |= {name: both[direction] for name, both in torch.items()}
+        seconds = medians(calls, budget)
+        table[direction] = {
+            name: {"seconds": each, "ratio": each / seconds[BASELINE], "temporary": memory.get(name, float("nan")) / x.nbytes}
+            for name, each in seconds.items()
+        }
+    return table
+
+
+def in_blocks(batch: int, d: int, n: int, budget: float) -> dict[str, dict]:
+    """By α: seconds, temporary memory and the largest differences of `linear_entmax_loss` and the plain path."""
+    features, weights = jnp.asarray(normal((batch, d), 0)), jnp.asarray(normal((d, n), 1) / np.sqrt(d))
+    labels = jnp.asarray(np.random.default_rng(2).integers(0, n, batch))
+    table = {}
+    for alpha in ALPHAS:
+        paths = {
+            "plain": lambda f, w, y, alpha=alpha: sx.entmax_loss(f @ w, y, alpha=alpha),
+            "blocks": lambda f, w, y, alpha=alpha: sx.linear_entmax_loss(f, w, y, alpha=alpha),
+        }
+        calls, row, results = {}, {}, {}
+        for name, loss in paths.items():
+            mean = jax.value_and_grad(lambda f, w, y, loss=loss: loss(f, w, y).mean(), argnums=(0, 1))
+            call, row[f"{name}, bytes"] = compiled(mean, features, weights, labels)
+            calls[name] = (call, features, weights, labels)
+            losses = jax.jit(loss)(features, weights, labels)
+            results[name] = [to_numpy(losses), *(to_numpy(g) * batch for g in call(features, weights, labels)[1])]
+        row |= {f"{name}, seconds": value for name, value in medians(calls, budget).items()}
+        row["loss off by"], *slopes = (np.abs(a - b).max() for a, b in zip(*results.values(), strict=True))
+        row["gradients off by"] = max(slopes)
+        table[f"{alpha:g}"] = {name: float(value) for name, value in row.items()}
+    return table
+
+
+def print_tables(result: dict) -> None:
+    print(f"\n{result['labels']:50}{'forward':>22}{'forward + backward':>30}")
+    print(f"{'':50}{'ms':>8}{'ratio':>7}{'memory':>8}{'ms':>14}{'ratio':>7}{'memory':>8}")
+    for name in result["side by side"]["forward"]:
+        cells = [result["side by side"][direction][name] for direction in DIRECTIONS]
+        pieces = [f"{1e3 * c['seconds']:8.1f}{number(c['ratio']):>7}{number(none(c['temporary'])):>8}" for c in cells]
+        print(f"{name:50}{pieces[0]}      {pieces[1]}")
+    print(f"\n{result['blocks']:44}{'plain':>16}{'blocks':>18}{'ratio':>14}   largest difference")
+    print(f"{'α':44}{'s':>8}{'MB':>8}{'s':>10}{'MB':>8}{'s':>8}{'MB':>6}   of losses, of gradients")
+    for alpha, row in result["in blocks"].items():
+        seconds, size = ([row[f"{name}, {unit}"] for name in ("plain", "blocks")] for unit in ("seconds", "bytes"))
+        print(
+            f"{alpha:44}{seconds[0]:8.2f}{size[0] / 1e6:8.0f}{seconds[1]:10.2f}{size[1] / 1e6:8.0f}"
+            f"{seconds[1] / seconds[0]:8.2f}{size[1] / size[0]:6.2f}   {row['loss off by']:.1e}, {row['gradients off by']:.1e}"
+        )
+
+
+def none(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def plot(result: dict, path: Path) -> None:
+    """Left the ratios forward + backward, right time and memory in blocks over the plain path."""
+    plt.switch_backend("Agg")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), width_ratios=(7, 4), layout="constrained")
+    rows = dict(sorted(result["side by side"][DIRECTIONS[1]].items(), key=lambda row: -row[1]["ratio"]))
+    colours = ["tab:blue" if "softmaxx" in name else "0.4" if name == BASELINE else "tab:orange" for name in rows]
+    bars = left.barh(list(rows), [row["ratio"] for row in rows.values()], color=colours)
+    left.bar_label(bars, [number(row["ratio"]) for row in rows.values()], padding=3)
+    left.set(xscale="log", xlabel="time / time of optax's cross-entropy", title=f"{DIRECTIONS[1]}, {result['labels']}")
+    left.margins(x=0.15)
+    places = np.arange(len(result["in blocks"]))
+    for offset, unit, colour in ((-0.2, "seconds", "tab:blue"), (0.2, "bytes", "tab:green")):
+        ratios = [row[f"blocks, {unit}"] / row[f"plain, {unit}"] for row in result["in blocks"].values()]
+        label = {"seconds": "time", "bytes": "temporary memory"}[unit]
+        right.bar_label(right.bar(places + offset, ratios, 0.4, color=colour, label=label), fmt="%.2f")
+    right.axhline(1, color="0.4", linewidth=1)
+    right.set_xticks(places, [f"α = {alpha}" for alpha in result["in blocks"]])
+    right.set(title="linear_entmax_loss / entmax_loss of all scores", ylabel=f"ratio, {result['blocks']}")
+    right.legend()
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(result["header"], fontsize=10, color="0.3")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small case of each, to build/benchmarks")
+    quick = parser.parse_args().quick
+    keep_freed_memory()
+    device, version = jax.devices()[0], jax.__version__
+    shape, (batch, d, n) = ((256, 4096), (64, 32, 10_000)) if quick else ((256, 32768), (1024, 64, 128_000))
+    result = {
+        "header": f"Python {platform.python_version()}, jax {version}, {device.device_kind}, {os.cpu_count()} cores",
+        "labels": f"integer labels, {shape[0]}×{shape[1]}",
+        "blocks": f"batch {batch}, {d} features, {n:,} classes",
+    }
+    print(result["header"])
+    result["side by side"] = side_by_side(shape, 0.3 if quick else 1.0)
+    result["in blocks"] = in_blocks(batch, d, n, 0.3 if quick else 5.0)
+    print_tables(result)
+    root = Path(__file__).parent.parent
+    table, image = (root / "build" / "benchmarks",) * 2 if quick else (root / "benchmarks" / "results", root / "docs")
+    table.mkdir(parents=True, exist_ok=True)
+    (table / f"losses-{device.platform}-jax{version}.json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(result, image / "losses.png")
+    print(f"\n{table / f'losses-{device.platform}-jax{version}.json'}\n{image / 'losses.png'}")
+
+
+if __name__ == "__main__":
+    main()
