@@ -107,10 +107,10 @@ def _scores(features: Array, block: Array, index: Array, n: int) -> Array:
     return jnp.where(index < n, jnp.matmul(features, block, preferred_element_type=dtype), -jnp.inf)
 
 
-def _indexed(blocks: Array) -> tuple[Array, Array]:
-    """The blocks, each with the numbers of its classes."""
+def _indexed(blocks: Array, rank: int) -> tuple[Array, Array]:
+    """The blocks, each with the numbers of its classes, `[..., block]` of the rank of the features."""
     count, _, size = blocks.shape
-    return blocks, jnp.arange(count * size).reshape(count, size)
+    return blocks, jnp.arange(count * size).reshape(count, *(1,) * (rank - 1), size)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
@@ -128,7 +128,7 @@ def _block_loss_jvp(n, power, primals, tangents):
 
     def weight(x, index):
         p = _choice(x, solved.peak, tau, power)
-        return jnp.where(label < 0, 0, p - (index == label.astype(index.dtype)))
+        return jnp.where(label < 0, 0, p - (index == label.astype(index.dtype)).astype(p.dtype))
 
     return jnp.maximum(solved.value - score, 0), _moved(weight, features, blocks, tangents[:2], n)
 
@@ -165,7 +165,7 @@ def _moved(weight, features, blocks, tangents, n):
         return total + moved.sum(-1, keepdims=True), None
 
     zeros = jnp.zeros((*features.shape[:-1], 1), dtype)
-    return lax.scan(body, zeros, (_indexed(blocks), dblocks))[0]
+    return lax.scan(body, zeros, (_indexed(blocks, features.ndim), dblocks))[0]
 
 
 def _choice(x: Array, peak: Array, tau: Array, power: float) -> Array:
@@ -182,21 +182,22 @@ def _sum_over(scores, blocks: Array, one: Array, lanes: _powers.Lanes) -> list[A
         return [total + part for total, part in zip(totals, sums, strict=True)], None
 
     zeros = [0 * one for _ in lanes(one)]
-    return lax.scan(body, zeros, _indexed(blocks))[0]
+    return lax.scan(body, zeros, _indexed(blocks, one.ndim))[0]
 
 
 def _solve(features, blocks, label, n, power) -> tuple[_Solved, Array]:
     """The solution of every row, and the score of its label."""
     features, blocks = lax.stop_gradient((features, blocks))
     solve = _log_sum_exp if power == math.inf else _by_support
-    return solve(partial(_scores, features, n=n), blocks, label, power)
+    one = jnp.ones_like(label, _threshold.working_dtype(features.dtype))
+    return solve(partial(_scores, features, n=n), blocks, label, one, power)
 
 
 def _score_of(x: Array, index: Array, label: Array) -> Array:
     return jnp.where(index == label.astype(index.dtype), x, 0).sum(-1, keepdims=True)
 
 
-def _log_sum_exp(scores, blocks, label, power) -> tuple[_Solved, Array]:
+def _log_sum_exp(scores, blocks, label, one, power) -> tuple[_Solved, Array]:
     """One pass: the sum of exponentials is measured from the largest score so far, and scaled when that rises."""
 
     def body(carry, given):
@@ -206,13 +207,12 @@ def _log_sum_exp(scores, blocks, label, power) -> tuple[_Solved, Array]:
         total = total * jnp.exp(peak - higher) + jnp.exp(x - higher).sum(-1, keepdims=True)
         return (score + _score_of(x, given[1], label), higher, total), None
 
-    one = _like_rows(scores, blocks)
-    (score, peak, total), _ = lax.scan(body, (0 * one, -jnp.inf * one, 0 * one), _indexed(blocks))
+    (score, peak, total), _ = lax.scan(body, (0 * one, -jnp.inf * one, 0 * one), _indexed(blocks, one.ndim))
     tau = jnp.log(total)
     return _Solved(peak + tau, peak, tau), score
 
 
-def _by_support(scores, blocks, label, power) -> tuple[_Solved, Array]:
+def _by_support(scores, blocks, label, one, power) -> tuple[_Solved, Array]:
     """One pass for maxima of groups of scores, from which the threshold is bounded, then passes until it is found."""
     count, _, size = blocks.shape
     maxima_of_block = _reduce.divisor(size, max(1, size // count))
@@ -222,8 +222,7 @@ def _by_support(scores, blocks, label, power) -> tuple[_Solved, Array]:
         maxima = x.reshape(*x.shape[:-1], size // maxima_of_block, maxima_of_block).max(-2)
         return score + _score_of(x, given[1], label), maxima
 
-    one = _like_rows(scores, blocks)
-    score, maxima = lax.scan(first, 0 * one, _indexed(blocks))
+    score, maxima = lax.scan(first, 0 * one, _indexed(blocks, one.ndim))
     maxima = jnp.moveaxis(maxima, 0, -2)
     maxima = maxima.reshape(*maxima.shape[:-2], count * maxima_of_block)
     axis = maxima.ndim - 1
@@ -233,9 +232,3 @@ def _by_support(scores, blocks, label, power) -> tuple[_Solved, Array]:
     found = _powers.support_threshold(passes, peak, jnp.ones_like(peak), power, True)
     omega, _ = _powers.support_units(peak, jnp.ones_like(peak), power)
     return _Solved(peak + found.height, peak, (found.tau + found.delta) / omega * power), score
-
-
-def _like_rows(scores, blocks) -> Array:
-    """Ones `[..., 1]`, as the rows of scores are."""
-    shape = jax.eval_shape(scores, blocks[0], jnp.arange(blocks.shape[2]))
-    return jnp.ones((*shape.shape[:-1], 1), shape.dtype)

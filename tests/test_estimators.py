@@ -113,7 +113,7 @@ def test_soft_runs_in_the_backward_pass_alone():
 def test_hard_is_not_differentiated_even_if_it_can_be():
     choose = straight_through(lambda x, scale: scale * x, lambda x, scale: scale * x**2)
     by_scores, by_scale = jax.grad(lambda x, scale: choose(x, scale)[1], argnums=(0, 1))(SCORES, 3.0)
-    np.testing.assert_allclose(by_scores, [0, 3 * 2 * SCORES[1], 0, 0])
+    np.testing.assert_allclose(by_scores, 3 * 2 * SCORES * jnp.array([0.0, 1.0, 0.0, 0.0]))
     np.testing.assert_allclose(by_scale, SCORES[1] ** 2)
 
 
@@ -287,14 +287,19 @@ def test_implicit_mle_is_the_mean_difference_under_the_same_noise(name, noise):
         rows = theta * np.exp(sigma * (z - sigma / 2)) if noise == "log_normal" else theta + sigma * z
         return np.stack([reference(row) for row in rows])
 
-    choose = implicit_mle(oracle, strength=strength, num_samples=count, noise=given, sigma=sigma)
-    value, pullback = jax.vjp(partial(choose, key=KEY), scores)
+    @jax.jit
+    def value_and_gradients(scores, g):
+        choose = implicit_mle(oracle, strength=strength, num_samples=count, noise=given, sigma=sigma)
+        value, pullback = jax.vjp(partial(choose, key=KEY), scores)
+        return value, pullback(g)[0], pullback(g * 0)[0]
+
+    value, gradient, at_zero = value_and_gradients(scores, g)
     theta = np.asarray(scores)
     np.testing.assert_allclose(value, answers(theta).mean(0), atol=1e-12)
     expected = (answers(theta) - answers(theta - strength * np.asarray(g))).mean(0) / strength
-    np.testing.assert_allclose(pullback(g)[0], expected, atol=1e-12)
+    np.testing.assert_allclose(gradient, expected, atol=1e-12)
     assert expected.any()
-    assert not pullback(g * 0)[0].any()
+    assert not at_zero.any()
 
 
 def test_its_value_is_that_of_perturbed_and_without_noise_that_of_interpolated():
@@ -524,7 +529,7 @@ def test_forward_mode_and_the_hessian_raise(make):
 
 
 @each_estimator
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_dtypes_stay_and_half_precision_is_computed_in_float32(make, dtype):
     choose, g = make(sx.ranking), scores_of((4,), seed=1).astype(dtype)
     value, gradient = jax.eval_shape(choose, SCORES.astype(dtype)), pulled(choose, SCORES.astype(dtype), g)
