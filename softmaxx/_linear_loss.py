@@ -21,7 +21,7 @@ def linear_entmax_loss(
     *,
     alpha: float = 1.5,
     temperature: Number = 1.0,
-    block_size: int = 2048,
+    block_size: int = 1024,
 ) -> Array:
     r"""Computes `entmax_loss(features @ weights, labels)` without ever holding the scores of all classes.
 

@@ -15,18 +15,32 @@ import optax
 import pytest
 
 import softmaxx as sx
+from softmaxx._estimators import _centred_and_normalised
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 FUNCTIONS = [name for name in sx.__all__ if inspect.isfunction(getattr(sx, name))]
 DOCUMENTED = [name for name in sx.__all__ if not isinstance(getattr(sx, name), sx.Noise | sx.Sampler)]
-POSITIONAL = {"scores", "choice", "oracle", "phi", "smooth", "fn"}
+POSITIONAL = {
+    *("scores", "targets", "choice", "oracle", "phi", "smooth", "fn", "alpha", "k"),
+    *("argmax", "penalty", "hard", "soft", "features", "weights", "labels"),
+}
+SEVERAL = {
+    "entmax_loss": 2,
+    "sparsemax_loss": 2,
+    "regularized": 2,
+    "straight_through": 2,
+    "linear_entmax_loss": 3,
+    "entropic": 0,
+    "euclidean": 0,
+    "adaptive_strength": 0,
+}
 
 
 def test_the_public_names_are_all_there_is():
     public = {name for name in vars(sx) if not name.startswith("_")}
     assert public == set(sx.__all__)
-    assert len(sx.__all__) <= 45
+    assert len(sx.__all__) <= 51
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -34,7 +48,7 @@ def test_arrays_are_positional_and_the_rest_is_keyword_only(name):
     parameters = inspect.signature(getattr(sx, name)).parameters
     positional = [one for one, p in parameters.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     assert set(positional) <= POSITIONAL
-    assert len(positional) == 1
+    assert len(positional) == SEVERAL.get(name, 1)
     assert "rng" not in parameters
 
 
@@ -68,8 +82,26 @@ def test_the_signatures_are_those_of_the_contract():
         "best_grid_path": {},
         "fenchel_young_loss": {},
         "spo_plus_loss": {},
+        "sparsemax_loss": choice,
+        "entmax_loss": {"alpha": 1.5, **choice},
+        "linear_entmax_loss": {"alpha": 1.5, "temperature": 1.0, "block_size": 1024},
+        "entropic": {"axis": -1},
+        "euclidean": {"axis": -1},
+        "tsallis": {"axis": -1},
+        "regularized": {},
+        "straight_through": {},
+        "identity_gradient": {"projection": _centred_and_normalised},
+        "interpolated": {"strength": empty},
+        "implicit_mle": {"strength": empty, "num_samples": 1, "noise": sx.gumbel, "sigma": 1.0},
+        "sum_of_gamma": {"terms": 10},
+        "adaptive_strength": {"target": 1.0, "step": 1e-3, "decay": 0.9},
+        "gumbel_softmax": {"key": empty, **choice},
+        "hard_gumbel_softmax": {"key": empty, **choice},
+        "reinmax": {"key": empty, **choice},
+        "gumbel_rao": {"key": empty, "num_samples": 32, **choice},
+        "gumbel_top_k": {"key": empty, "k": empty, "axis": -1, "where": None},
     }
-    assert sx.SmoothMax._fields == ("argmax", "value", "penalty")
+    assert sx.SmoothMax._fields == ("argmax", "value", "penalty", "loss")
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
