@@ -53,7 +53,7 @@ def linear_entmax_loss(
       >>> import jax, jax.numpy as jnp, softmaxx as sx
       >>> features, weights = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([[2.0, 1.0, -1.0], [0.0, 1.0, 0.0]])
       >>> print(sx.linear_entmax_loss(features, weights, jnp.array([0, 2]), alpha=2.0))
-      [0.  2.]
+      [0. 2.]
 
     Reference:
       Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024 (for cross-entropy); Peters, Niculae and
@@ -231,4 +231,5 @@ def _by_support(scores, blocks, label, one, power) -> tuple[_Solved, Array]:
     passes.append(partial(_sum_over, scores, blocks, one))
     found = _powers.support_threshold(passes, peak, jnp.ones_like(peak), power, True)
     omega, _ = _powers.support_units(peak, jnp.ones_like(peak), power)
+    assert found.height is not None
     return _Solved(peak + found.height, peak, (found.tau + found.delta) / omega * power), score

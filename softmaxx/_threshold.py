@@ -79,7 +79,7 @@ def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, A
     return above
 
 
-def climb(levels: list[Array], step_on: Callable, tau: Array, tolerance: float) -> tuple[Array, Array, Array]:
+def climb(levels: list, step_on: Callable, tau: Array, tolerance: float) -> tuple[Array, Array, Array]:
     """A τ near the solution of Σφ = k, and the step δ that is left to it: τ + δ solves, though float may not resolve it.
 
     `step_on(level)(τ, passes)` is one pass over a level: δ, the relative error of Σφ at τ + δ, and another sum over the level,

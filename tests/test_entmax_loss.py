@@ -172,7 +172,7 @@ def test_any_axis_and_batch(alpha):
     np.testing.assert_allclose(sx.entmax_loss(scores, joint, alpha=alpha, axis=(3, 2)), expected, atol=1e-13)
     mapped = jax.vmap(jax.vmap(lambda x, y: sx.entmax_loss(x, y, alpha=alpha, axis=0)))(scores, labels)
     np.testing.assert_allclose(mapped, sx.entmax_loss(scores, labels, alpha=alpha, axis=2), atol=1e-13)
-    assert sx.entmax_loss(scores[0, 0, :, 0], 2, alpha=alpha).shape == ()
+    assert sx.entmax_loss(scores[0, 0, :, 0], jnp.array(2), alpha=alpha).shape == ()
     for kind in [np.int8, np.uint8, np.int32]:
         np.testing.assert_array_equal(
             sx.entmax_loss(flat, labels.reshape(-1).astype(kind)), sx.entmax_loss(flat, labels.reshape(-1))
@@ -193,7 +193,7 @@ def test_ignored_wrong_and_masked_labels(alpha):
     np.testing.assert_array_equal(gradient[:2], 0)
     assert np.isnan(out[2])
     assert np.isnan(gradient[2]).all()
-    np.testing.assert_allclose(out[3], sx.entmax_loss(scores[3, 1:], 0, alpha=alpha), atol=1e-14)
+    np.testing.assert_allclose(out[3], sx.entmax_loss(scores[3, 1:], jnp.array(0), alpha=alpha), atol=1e-14)
     assert gradient[3, 0] == 0
     assert out[4] == inf
     assert np.isfinite(gradient[4]).all()
@@ -219,8 +219,8 @@ def test_where_takes_classes_out(alpha):
             out, pull = jax.vjp(lambda x: sx.entmax_loss(x, targets, alpha=alpha, where=where), held)  # noqa: B023
             np.testing.assert_allclose(out, kept, atol=1e-13)
             np.testing.assert_array_equal(pull(jnp.ones(4))[0][:, ~where], 0)
-    assert sx.entmax_loss(scores[0], 2, alpha=alpha, where=where) == np.inf
-    assert sx.entmax_loss(scores[0], 2, alpha=alpha, where=jnp.zeros(6, bool)) == 0
+    assert sx.entmax_loss(scores[0], jnp.array(2), alpha=alpha, where=where) == np.inf
+    assert sx.entmax_loss(scores[0], jnp.array(2), alpha=alpha, where=jnp.zeros(6, bool)) == 0
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1.5, 2.0])
