@@ -174,8 +174,9 @@ def plot(result: dict, path: Path) -> None:
         right.bar_label(right.bar(places + offset, ratios, 0.4, color=colour, label=label), fmt="%.2f")
     right.axhline(1, color="0.4", linewidth=1)
     right.set_xticks(places, [f"α = {alpha}" for alpha in result["in blocks"]])
-    right.set(title="linear_entmax_loss / entmax_loss of all scores", ylabel=f"ratio, {result['blocks']}")
-    right.legend()
+    right.set(title="linear_entmax_loss / plain path", ylabel=f"ratio, {result['blocks']}")
+    right.margins(y=0.3)
+    right.legend(loc="upper left", ncols=2)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(result["header"], fontsize=10, color="0.3")
