@@ -282,8 +282,8 @@ def test_memory_is_the_gradient_and_at_most_one_array_more():
     for alpha in [1.0, 1.5, 2.0]:
         both = jax.jit(jax.value_and_grad(lambda x: sx.entmax_loss(x, labels, alpha=alpha).sum()))  # noqa: B023
         memory = both.lower(scores).compile().memory_analysis()
-        per_slice = 64 * scores.shape[0] * 4  # some numbers for each row
-        assert memory is None or memory.temp_size_in_bytes <= scores.size * 4 + per_slice
+        arrays = 1 if jax.__version_info__ >= (0, 12) else 1.5  # before, the scores are pinned by a loop that copies them
+        assert memory is None or memory.temp_size_in_bytes <= arrays * scores.size * 4
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
