@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -205,6 +206,17 @@ def plot(result: dict, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def save(name: str, result: dict, plot: Callable[[dict, Path], None], quick: bool) -> None:
+    """Writes the table of this device and jax, and the plot; those of a quick run to build/benchmarks."""
+    root, device = Path(__file__).parent.parent, jax.devices()[0]
+    tables, images = (root / "build" / "benchmarks",) * 2 if quick else (root / "benchmarks" / "results", root / "docs")
+    table, image = tables / f"{name}-{device.platform}-jax{jax.__version__}.json", images / f"{name}.png"
+    tables.mkdir(parents=True, exist_ok=True)
+    table.write_text(json.dumps(result, indent=1) + "\n")
+    plot(result, image)
+    print(f"\n{table}\n{image}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -226,14 +238,7 @@ def main() -> None:
     result["summary"] = summarise(result["side by side"], columns)
     print_tables(result, list(columns.values()))
 
-    root = Path(__file__).parent.parent
-    table, image = root / "benchmarks" / "results", root / "docs"
-    if options.quick:
-        table = image = root / "build" / "benchmarks"
-    table.mkdir(parents=True, exist_ok=True)
-    (table / f"choices-{device.platform}-jax{version}.json").write_text(json.dumps(result, indent=1) + "\n")
-    plot(result, image / "choices.png")
-    print(f"\n{table / f'choices-{device.platform}-jax{version}.json'}\n{image / 'choices.png'}")
+    save("choices", result, plot, options.quick)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ the losses and of the gradients. It writes benchmarks/results/losses-<backend>-j
 """
 
 import argparse
-import json
 import os
 import platform
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from choices import keep_freed_memory, medians, normal, number
+from choices import keep_freed_memory, medians, normal, number, save
 from columns import to_numpy
 from matplotlib import pyplot as plt
 
@@ -200,12 +199,7 @@ def main() -> None:
     result["side by side"] = side_by_side(shape, 0.3 if quick else 1.0)
     result["in blocks"] = in_blocks(batch, d, n, 0.3 if quick else 5.0)
     print_tables(result)
-    root = Path(__file__).parent.parent
-    table, image = (root / "build" / "benchmarks",) * 2 if quick else (root / "benchmarks" / "results", root / "docs")
-    table.mkdir(parents=True, exist_ok=True)
-    (table / f"losses-{device.platform}-jax{version}.json").write_text(json.dumps(result, indent=1) + "\n")
-    plot(result, image / "losses.png")
-    print(f"\n{table / f'losses-{device.platform}-jax{version}.json'}\n{image / 'losses.png'}")
+    save("losses", result, plot, quick)
 
 
 if __name__ == "__main__":

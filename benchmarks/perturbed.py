@@ -10,7 +10,6 @@ benchmarks/results/perturbed-<backend>-jax<version>.json and docs/perturbed.png.
 """
 
 import argparse
-import json
 import math
 import os
 import platform
@@ -24,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from choices import keep_freed_memory, medians, number
+from choices import keep_freed_memory, medians, number, save
 from columns import value_and_gradient
 from matplotlib import pyplot as plt
 from scipy.stats import norm
@@ -267,13 +266,7 @@ def main() -> None:
     result["accuracy"] = accuracy(methods, options.quick)
     print_tables(result)
 
-    root = Path(__file__).parent.parent
-    folders = [root / "build" / "benchmarks"] * 2 if options.quick else [root / "benchmarks" / "results", root / "docs"]
-    table, image = folders[0] / f"perturbed-{device.platform}-jax{version}.json", folders[1] / "perturbed.png"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    table.write_text(json.dumps(result, indent=1) + "\n")
-    plot(result, image)
-    print(f"\n{table}\n{image}")
+    save("perturbed", result, plot, options.quick)
 
 
 if __name__ == "__main__":
