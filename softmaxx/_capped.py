@@ -74,7 +74,7 @@ def _jitted_top_k(scores, where, k, alpha, upper, temperature, power, axes):
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
 def _top_k(scores, k, alpha, upper, temperature, power, axes):
-    x = _threshold.pinned(scores.astype(_threshold.working_dtype(scores.dtype)))
+    x = _threshold.pinned(_threshold.working(scores))
     n = math.prod(x.shape[axis] for axis in axes)
     temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
     epsilon, offset = _powers.exponent(jnp.where(alpha >= 1, alpha, jnp.nan))

@@ -110,7 +110,7 @@ def targets(function: str, value: Any, shape: tuple[int, ...], axes: tuple[int, 
             f"{function}: targets have dtype {array.dtype} and shape {array.shape} for scores {shape}; pass integer labels of "
             f"the shape {labels}, or distributions, floating numbers of the shape {shape}."
         )
-    return array, not floating
+    return (array, False) if floating else (_wide(array), True)
 
 
 def labels(function: str, value: Any, shape: tuple[int, ...]) -> Array:
@@ -120,7 +120,12 @@ def labels(function: str, value: Any, shape: tuple[int, ...]) -> Array:
         raise TypeError(f"{function}: labels have dtype {array.dtype}; pass integers, one for each row of features.")
     if array.shape != shape:
         raise ValueError(f"{function}: labels have shape {array.shape}; pass one for each row of features, {shape}.")
-    return array
+    return _wide(array)
+
+
+def _wide(labels: Array) -> Array:
+    """Labels that any number of classes may be compared with."""
+    return labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
 
 
 def layer(function: str, features: tuple[int, ...], weights: tuple[int, ...]) -> None:
@@ -132,13 +137,14 @@ def layer(function: str, features: tuple[int, ...], weights: tuple[int, ...]) ->
         )
 
 
-def count(function: str, argument: str, value: Any) -> int:
+def count(function: str, argument: str, value: Any, remark: str = "") -> int:
+    """The value is a Python int of at least one."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{function}: {argument}={value!r} is not an int; it fixes a shape, pass a Python int.") from None
     if number < 1:
-        raise ValueError(f"{function}: {argument}={number}; pass {argument} >= 1.")
+        raise ValueError(f"{function}: {argument}={number}{remark}; pass {argument} >= 1.")
     return number
 
 

@@ -1,6 +1,5 @@
 """What can be wrong with oracles, noises, samplers and keys: which function, which argument, what it got, what to do."""
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +21,7 @@ def oracle(function: str, value: Any) -> None:
 
 def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
     """The shapes and dtypes that the oracle answers with for one instance, found by tracing it."""
-    seen = jax.tree.map(lambda leaf: leaf.astype(_threshold.working_dtype(leaf.dtype)), scores)
+    seen = jax.tree.map(_threshold.working, scores)
     try:
         traced, out = jax.make_jaxpr(oracle, return_shape=True)(seen, *args)
     except (jax.errors.JAXTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
@@ -37,12 +36,7 @@ def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
             f"{function}: oracle closes over a traced value, whose derivative would be lost; pass it as an argument, "
             "after the scores, and write the oracle as (scores, data)."
         )
-    for leaf in jax.tree.leaves(out):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(f"{function}: oracle returned {leaf.dtype}; return floating numbers, y.astype(scores.dtype).")
-    if not jax.tree.leaves(out):
-        raise TypeError(f"{function}: oracle returned {out!r}; return an array, or a tree of arrays.")
-    return _in_dtype_of(out, scores)
+    return _in_dtype_of(floating(function, "oracle", out), scores)
 
 
 def _in_dtype_of(out: Any, scores: Any) -> Any:
@@ -77,8 +71,8 @@ def scores(function: str, value: Tree, argument: str = "scores") -> Tree:
 def scores_and_targets(function: str, value: Tree, targets: Tree) -> tuple[Tree, Tree]:
     """Both as floating-point arrays or trees, and of the same shapes."""
     value, targets = scores(function, value), scores(function, targets, "targets")
-    got, wanted = (jax.tree.map(jnp.shape, tree) for tree in (targets, value))
-    if jax.tree.structure(targets) != jax.tree.structure(value) or got != wanted:
+    got, wanted, same = _compared(targets, value)
+    if not same:
         raise ValueError(f"{function}: targets have the shape {got} for scores {wanted}; pass what an oracle answers.")
     return value, targets
 
@@ -96,6 +90,12 @@ def one_for_each_leaf(function: str, argument: str, value: Tree, scores: Tree) -
     for one, leaf in zip(values, leaves, strict=True):
         _check.per_entry(function, argument, one, leaf.shape)
     return tuple(values)
+
+
+def _compared(one: Any, other: Any) -> tuple[Any, Any, bool]:
+    """The shapes of two trees, and whether trees and shapes are the same."""
+    got, wanted = (jax.tree.map(jnp.shape, tree) for tree in (one, other))
+    return got, wanted, jax.tree.structure(one) == jax.tree.structure(other) and got == wanted
 
 
 def shapes(function: str, argument: str, called: Callable, first: Any, args: tuple, kwargs: dict) -> Any:
@@ -117,12 +117,12 @@ def scalar(function: str, argument: str, out: Any) -> None:
         )
 
 
-def like_scores(function: str, out: Any, scores: Any, argument: str = "oracle") -> None:
+def like_scores(function: str, out: Any, scores: Any, argument: str = "oracle", value: str = "the mean of ⟨scores, y⟩") -> None:
     """The oracle answers with what the scores look like, so that ⟨scores, y⟩ is defined."""
-    got, wanted = (jax.tree.map(jnp.shape, tree) for tree in (out, scores))
-    if jax.tree.structure(out) != jax.tree.structure(scores) or got != wanted:
+    got, wanted, same = _compared(out, scores)
+    if not same:
         raise ValueError(
-            f"{function}: the value is made of ⟨scores, y⟩, but {argument} returned the shape {got} for scores {wanted}; "
+            f"{function}: the value is {value}, but {argument} returned the shape {got} for scores {wanted}; "
             "return the scores' shape, or use argmax alone."
         )
 
@@ -139,14 +139,7 @@ def rows(function: str, answers: Any, out: Any, count: int) -> None:
 
 
 def sample_count(function: str, num_samples: Any, argument: str = "num_samples") -> int:
-    """The number of samples is a Python int of at least one."""
-    try:
-        count = operator.index(num_samples)
-    except TypeError:
-        raise TypeError(f"{function}: {argument}={num_samples!r} is not an int; it fixes a shape, pass a Python int.") from None
-    if count < 1:
-        raise ValueError(f"{function}: {argument}={count} draws nothing; pass {argument} >= 1.")
-    return count
+    return _check.count(function, argument, num_samples, " draws nothing")
 
 
 def group_size(function: str, sampler: Any, count: int) -> int:
@@ -292,8 +285,8 @@ def floating(function: str, argument: str, out: Any) -> Any:
 
 def same_shapes(function: str, argument: str, out: Any, other: str, wanted: Any) -> None:
     """The function has returned the shapes of something else, since the gradient of one is taken for that of the other."""
-    got, shapes = (jax.tree.map(jnp.shape, tree) for tree in (out, wanted))
-    if jax.tree.structure(out) != jax.tree.structure(wanted) or got != shapes:
+    got, shapes, same = _compared(out, wanted)
+    if not same:
         raise ValueError(
             f"{function}: {argument} returned the shape {got}, that of {other} is {shapes}; return the same, a gradient is "
             "passed from one to the other."

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check_oracle, _threshold
+from softmaxx import _check_oracle, _oracles, _threshold
 from softmaxx._types import Array, Number, Oracle, Tree
 
 
@@ -67,7 +67,7 @@ def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Ca
 
 def _by_soft(soft: Callable, operands: tuple, g: Tree) -> tuple:
     out, pullback = jax.vjp(lambda scores, args, kwargs: soft(scores, *args, **kwargs), *operands)
-    return pullback(_in_dtypes_of(out, g))
+    return pullback(_oracles.in_dtypes_of(out, g))
 
 
 def _centred_and_normalised(scores: Tree) -> Tree:
@@ -134,14 +134,14 @@ def identity_gradient(oracle: Oracle, *, projection: Callable[[Tree], Tree] = _c
         _check_oracle.floating(function, "projection", projected)
         _check_oracle.same_shapes(function, "projection", projected, "the scores", theta)
         answer = oracle(lax.stop_gradient(theta), *args)
-        return _in_dtypes_of(out, surrogate(partial(_by_projection, projection), answer, theta))
+        return _oracles.in_dtypes_of(out, surrogate(partial(_by_projection, projection), answer, theta))
 
     return choose
 
 
 def _by_projection(projection: Callable, theta: Tree, g: Tree) -> Tree:
     out, pullback = jax.vjp(projection, theta)
-    return pullback(_in_dtypes_of(out, g))[0]
+    return pullback(_oracles.in_dtypes_of(out, g))[0]
 
 
 class AdaptiveStrengthState(NamedTuple):
@@ -193,7 +193,7 @@ def interpolated(oracle: Oracle, *, strength: Number | AdaptiveStrengthState) ->
     def choose(scores: Tree, *args: Any) -> Tree:
         theta, out = like_scores(function, oracle, scores, args)
         answer = oracle(lax.stop_gradient(theta), *args)
-        return _in_dtypes_of(out, surrogate(partial(_by_step, oracle), answer, (theta, answer, args, strength)))
+        return _oracles.in_dtypes_of(out, surrogate(partial(_by_step, oracle), answer, (theta, answer, args, strength)))
 
     return choose
 
@@ -230,7 +230,7 @@ def like_scores(function: str, oracle: Oracle, scores: Tree, args: tuple) -> tup
     scores = _check_oracle.scores(function, scores)
     out = _check_oracle.answer(function, oracle, scores, args)
     _check_oracle.same_shapes(function, "oracle", out, "the scores", scores)
-    return jax.tree.map(lambda x: x.astype(_threshold.working_dtype(x.dtype)), scores), out
+    return jax.tree.map(_threshold.working, scores), out
 
 
 def step(strength: Number | AdaptiveStrengthState, theta: Tree, g: Tree) -> tuple[Array, Tree]:
@@ -270,7 +270,3 @@ def _largest(leaves: list[Array]) -> Array:
 
 def _total(leaves: list[Array]) -> Array:
     return jnp.stack([x.sum() for x in leaves]).sum()
-
-
-def _in_dtypes_of(like: Tree, values: Tree) -> Tree:
-    return jax.tree.map(lambda one, value: value.astype(one.dtype), like, values)

@@ -184,7 +184,7 @@ def _regularized_argmax(function, scores, alpha, axis, where, temperature, posit
 
 @partial(jax.jit, static_argnums=(5, 6, 7))
 def _choose_and_read(scores, where, alpha, temperature, positions, power, axes, joint) -> Array:
-    working = scores.astype(_threshold.working_dtype(scores.dtype))
+    working = _threshold.working(scores)
     p = _tsallis.argmax(working, where, alpha, temperature, power, axes)
     return _expected_index(p, positions, axes, joint).astype(scores.dtype)
 
@@ -208,7 +208,7 @@ def _expected_spread(choice: Array, positions: tuple[Array, ...] | None, axes: t
 
 def _marginals(choice: Array, positions: tuple[Array, ...] | None, axes: tuple[int, ...]) -> list[tuple[Array, Array]]:
     """For each listed axis its positions, and the choice summed over the other axes, which is all that they need."""
-    p = choice.astype(_threshold.working_dtype(choice.dtype))
+    p = _threshold.working(choice)
     pairs = []
     for i, axis in enumerate(axes):
         x = jnp.arange(p.shape[axis]) if positions is None else positions[i]

@@ -7,7 +7,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from softmaxx import _check, _check_oracle, _oracles, _sampling, _simplex, _threshold
 from softmaxx._noise import gumbel
@@ -54,7 +53,7 @@ def gumbel_softmax(
 
 @partial(jax.jit, static_argnums=0)
 def _gumbel_softmax(axes, scores, where, temperature, key):
-    x = _shifted(scores, where, axes)
+    x = _threshold.shifted(scores, where, axes)
     return _simplex.softmax(x + _noise(key, x), axis=axes, temperature=temperature).astype(scores.dtype)
 
 
@@ -78,7 +77,8 @@ def hard_gumbel_softmax(
       slice gives zeros, a slice with nan is nan.
 
     Limits:
-      T = 0: the gradient is 0; the smaller T is, the less biased and the more variable it is.
+      T = 0: the gradient is 0; the smaller T is, the less biased and the more variable it is. Where no other term keeps the
+      choices from collapsing early, T of 2 to 8 may train better: see `examples/discrete_latent.py`.
 
     Raises:
       TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is missing or none; forward mode.
@@ -99,7 +99,7 @@ def hard_gumbel_softmax(
 
 @partial(jax.jit, static_argnums=0)
 def _hard_gumbel_softmax(axes, scores, where, temperature, key):
-    x = _shifted(scores, where, axes)
+    x = _threshold.shifted(scores, where, axes)
     return _hard(axes, x + _noise(key, x), _threshold.aligned(temperature, x)).astype(scores.dtype)
 
 
@@ -137,7 +137,8 @@ def reinmax(
       slice gives zeros, a slice with nan is nan.
 
     Limits:
-      T → ∞ trades bias for variance: softmax(scores/T) becomes uniform. T = 0: uniform over the largest scores.
+      T → ∞ trades bias for variance: softmax(scores/T) becomes uniform. T = 0: uniform over the largest scores. Where no other
+      term keeps the choices from collapsing early, T = 1 may learn nothing and 2 to 8 train: see `examples/discrete_latent.py`.
 
     Raises:
       TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is missing or none; forward mode.
@@ -160,7 +161,7 @@ def reinmax(
 
 @partial(jax.jit, static_argnums=0)
 def _reinmax(axes, scores, where, temperature, key):
-    x = _shifted(scores, where, axes)
+    x = _threshold.shifted(scores, where, axes)
     drawn = _oracles.one_hot_argmax(x + _noise(key, x), axis=axes)
     return _second_order(axes, x, _threshold.aligned(temperature, x), drawn).astype(scores.dtype)
 
@@ -239,7 +240,7 @@ def gumbel_rao(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _gumbel_rao(count, axes, scores, where, temperature, key):
-    x = _shifted(scores, where, axes)
+    x = _threshold.shifted(scores, where, axes)
     drawn = _oracles.one_hot_argmax(x + _noise(key, x), axis=axes)
     return _averaged(count, axes, x, _threshold.aligned(temperature, x), drawn, key).astype(scores.dtype)
 
@@ -313,7 +314,7 @@ def gumbel_top_k(scores: ArrayLike, *, key: Key, k: Number, axis: Axis = -1, whe
 def _gumbel_top_k(axes, scores, where, k, key):
     x = _threshold.masked(scores, where)
     ahead = x == jnp.inf
-    finite = _shifted(jnp.where(ahead, -jnp.inf, x), None, axes)
+    finite = _threshold.shifted(jnp.where(ahead, -jnp.inf, x), None, axes)
     z = _noise(key, finite)  # from -4 to 37, also in float64
     return _oracles.top_k_mask(jnp.where(ahead, 64, finite) + z, k=k, axis=axes).astype(scores.dtype)
 
@@ -322,13 +323,6 @@ def _checked(function: str, scores, key, axis, where, temperature) -> tuple:
     """Checks what every sample takes, and gives it back in the order of the cores."""
     scores, axes = _check.choice(function, scores, axis, where, temperature)
     return axes, scores, where, temperature, _check_oracle.random_key(function, key)
-
-
-def _shifted(scores: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
-    """The scores in the working dtype less their largest, which draws do not depend on, but their rounding does."""
-    x = _threshold.masked(scores.astype(_threshold.working_dtype(scores.dtype)), where)
-    peak = lax.stop_gradient(x.max(axes, keepdims=True))
-    return jnp.where(x == jnp.inf, 0, x - jnp.where(peak == -jnp.inf, 0, peak))
 
 
 def _noise(key: Key, x: Array) -> Array:

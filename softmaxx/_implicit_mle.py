@@ -95,7 +95,7 @@ def _implicit_mle(oracle, noise, count, scores, sigmas, strength, key, args):
     backward = partial(_by_target, oracle, noise)
     mean = jax.tree.map(lambda y: y.mean(0), answers)
     mean = _estimators.surrogate(backward, mean, (theta, sigma, z, answers, args, strength))
-    return jax.tree.map(lambda y, like: y.astype(like.dtype), mean, out)
+    return _oracles.in_dtypes_of(out, mean)
 
 
 def _by_target(oracle: Oracle, noise: Noise | Draw, operands: tuple, g: Tree) -> tuple:
@@ -109,17 +109,15 @@ def _answers(oracle: Oracle, noise: Noise | Draw, theta: Tree, sigma: Tree, z: T
     """The oracle's answers at the perturbed scores, `[N, ...]`; no derivative passes through the scores."""
     perturb = partial(_score_function.perturbed_scores, normal if callable(noise) else noise)  # what a function draws adds
     answers = _oracles.solve_rows(oracle, jax.tree.map(perturb, theta, sigma, z), args)
-    return jax.tree.map(lambda y: y.astype(_threshold.working_dtype(y.dtype)), answers)
+    return jax.tree.map(_threshold.working, answers)
 
 
 def _draw(noise: Noise | Draw, count: int, key: Key, theta: list[Array]) -> list[Array]:
     """The noise of each leaf, drawn together as a matrix with a row for each sample, as `perturbed` draws it."""
-    dtype, sizes = _threshold.widest([leaf.dtype for leaf in theta]), [leaf.size for leaf in theta]
-    shape = (count, sum(sizes))
+    dtype, shape = _threshold.widest([leaf.dtype for leaf in theta]), (count, sum(leaf.size for leaf in theta))
     z = noise(key, shape, dtype) if callable(noise) else noise.quantile(independent(key, shape, dtype))
     _check_oracle.drawn_noise("implicit_mle", z, shape)
-    parts = jnp.split(z, np.cumsum(sizes)[:-1], axis=1)
-    return [part.reshape(-1, *leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, theta, strict=True)]
+    return _score_function.by_leaf(z, theta)
 
 
 class _SumOfGamma(NamedTuple):

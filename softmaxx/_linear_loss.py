@@ -72,9 +72,9 @@ def linear_entmax_loss(
 
 
 class _Solved(NamedTuple):
-    """The smoothed max of each row, `[..., 1]`, and where its choice begins."""
+    """The loss of each row, `[..., 1]`, and where its choice begins."""
 
-    value: Array
+    loss: Array
     peak: Array
     tau: Array
 
@@ -86,11 +86,10 @@ def _loss(features, weights, labels, temperature, power, block_size):
     temperature = jnp.where(temperature > 0, temperature, jnp.nan)
     # T·loss(x/T), with the features divided instead of the scores.
     scaled = (features.astype(dtype) / temperature).astype(features.dtype)
-    wide = labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
-    n = weights.shape[1]
-    lost = _block_loss(scaled, _blocks(weights, block_size), wide[..., None], n, power)
-    lost = temperature * lost * jnp.where(wide[..., None] < n, 1, jnp.nan)
-    return jnp.where(wide < 0, 0, lost[..., 0]).astype(jnp.result_type(features, weights))
+    label, n = labels[..., None], weights.shape[1]
+    lost = _block_loss(scaled, _blocks(weights, block_size), label, n, power)
+    lost = temperature * lost * jnp.where(label < n, 1, jnp.nan)
+    return jnp.where(label < 0, 0, lost)[..., 0].astype(jnp.result_type(features, weights))
 
 
 def _blocks(weights: Array, block_size: int) -> Array:
@@ -115,22 +114,21 @@ def _indexed(blocks: Array, rank: int) -> tuple[Array, Array]:
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
 def _block_loss(features, blocks, label, n, power):
-    solved, score = _solve(features, blocks, label, n, power)
-    return jnp.maximum(solved.value - score, 0)
+    return _solve(features, blocks, label, n, power).loss
 
 
 @_block_loss.defjvp
 def _block_loss_jvp(n, power, primals, tangents):
     # loss' = ⟨p − y, dx⟩ with x = features·weights, so that dx = dfeatures·weights + features·dweights (Danskin).
     features, blocks, label = primals
-    solved, score = _solve(features, blocks, label, n, power)
+    solved = _solve(features, blocks, label, n, power)
     tau = _threshold_of(features, blocks, solved, n, power)
 
     def weight(x, index):
         p = _choice(x, solved.peak, tau, power)
         return jnp.where(label < 0, 0, p - (index == label.astype(index.dtype)).astype(p.dtype))
 
-    return jnp.maximum(solved.value - score, 0), _moved(weight, features, blocks, tangents[:2], n)
+    return solved.loss, _moved(weight, features, blocks, tangents[:2], n)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
@@ -185,8 +183,7 @@ def _sum_over(scores, blocks: Array, one: Array, lanes: _powers.Lanes) -> list[A
     return lax.scan(body, zeros, _indexed(blocks, one.ndim))[0]
 
 
-def _solve(features, blocks, label, n, power) -> tuple[_Solved, Array]:
-    """The solution of every row, and the score of its label."""
+def _solve(features, blocks, label, n, power) -> _Solved:
     features, blocks = lax.stop_gradient((features, blocks))
     solve = _log_sum_exp if power == math.inf else _by_support
     one = jnp.ones_like(label, _threshold.working_dtype(features.dtype))
@@ -197,7 +194,7 @@ def _score_of(x: Array, index: Array, label: Array) -> Array:
     return jnp.where(index == label.astype(index.dtype), x, 0).sum(-1, keepdims=True)
 
 
-def _log_sum_exp(scores, blocks, label, one, power) -> tuple[_Solved, Array]:
+def _log_sum_exp(scores, blocks, label, one, power) -> _Solved:
     """One pass: the sum of exponentials is measured from the largest score so far, and scaled when that rises."""
 
     def body(carry, given):
@@ -209,10 +206,10 @@ def _log_sum_exp(scores, blocks, label, one, power) -> tuple[_Solved, Array]:
 
     (score, peak, total), _ = lax.scan(body, (0 * one, -jnp.inf * one, 0 * one), _indexed(blocks, one.ndim))
     tau = jnp.log(total)
-    return _Solved(peak + tau, peak, tau), score
+    return _Solved(jnp.maximum(peak + tau - score, 0), peak, tau)
 
 
-def _by_support(scores, blocks, label, one, power) -> tuple[_Solved, Array]:
+def _by_support(scores, blocks, label, one, power) -> _Solved:
     """One pass for maxima of groups of scores, from which the threshold is bounded, then passes until it is found."""
     count, _, size = blocks.shape
     maxima_of_block = _reduce.divisor(size, max(1, size // count))
@@ -232,4 +229,5 @@ def _by_support(scores, blocks, label, one, power) -> tuple[_Solved, Array]:
     found = _powers.support_threshold(passes, peak, jnp.ones_like(peak), power, True)
     omega, _ = _powers.support_units(peak, jnp.ones_like(peak), power)
     assert found.height is not None
-    return _Solved(peak + found.height, peak, (found.tau + found.delta) / omega * power), score
+    loss = jnp.maximum(peak + found.height - score, 0)
+    return _Solved(loss, peak, (found.tau + found.delta) / omega * power)

@@ -115,4 +115,4 @@ def _working(function: str, scores: Tree, targets: Tree) -> tuple[Tree, Tree, jn
     scores, targets = _check_oracle.scores_and_targets(function, scores, targets)
     dtype = _threshold.widest([leaf.dtype for leaf in jax.tree.leaves(scores)])
     targets = jax.tree.map(lambda t, x: t.astype(_threshold.working_dtype(x.dtype)), targets, scores)
-    return jax.tree.map(lambda x: x.astype(_threshold.working_dtype(x.dtype)), scores), targets, dtype
+    return jax.tree.map(_threshold.working, scores), targets, dtype

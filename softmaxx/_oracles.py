@@ -166,6 +166,16 @@ def solve_rows(oracle: Oracle, rows: Tree, args: tuple) -> Tree:
     return jax.vmap(lambda row: oracle(row, *args))(rows)
 
 
+def in_dtypes_of(like: Tree, values: Tree) -> Tree:
+    return jax.tree.map(lambda one, value: value.astype(one.dtype), like, values)
+
+
+def sum_of_products(one: Tree, other: Tree, dtype: jnp.dtype) -> Array:
+    """Σ one·other over all leaves, linear in both."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return jnp.stack([(x * y).sum().astype(dtype) for x, y in pairs]).sum()
+
+
 def inner(scores: Tree, targets: Tree) -> Array:
     """⟨scores, targets⟩, where a score of −inf that is not chosen counts 0."""
 

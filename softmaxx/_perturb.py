@@ -161,13 +161,13 @@ class _Perturbed:
 @partial(jax.jit, static_argnums=(0, 1))
 def _argmax(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, args: tuple) -> Any:
     answers, out = _answers(oracle, plan, scores, sigmas, key, args)
-    return jax.tree.map(lambda y, like: y.astype(like.dtype), answers.mean, out)
+    return _oracles.in_dtypes_of(out, answers.mean)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _argmax_error(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, args: tuple) -> Any:
     answers, out = _answers(oracle, plan, scores, sigmas, key, args)
-    return jax.tree.map(lambda y, like: y.astype(like.dtype), answers.error, out)
+    return _oracles.in_dtypes_of(out, answers.error)
 
 
 def _answers(oracle, plan, scores, sigmas, key, args) -> tuple[Expectation, Any]:
@@ -233,7 +233,7 @@ def _problem(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, args: tupl
         u = [_score_function.perturbed_scores(plan.noise, *leaf) for leaf in leaves]
         y = _oracles.solve_rows(oracle, tree.unflatten(u), args)
         _check_oracle.rows("perturbed", y, out, len(u[0]))
-        return u, jax.tree.map(lambda y: y.astype(_threshold.working_dtype(y.dtype)), y)
+        return u, jax.tree.map(_threshold.working, y)
 
     return theta, sigma, solve, out
 
@@ -253,8 +253,7 @@ def _with_gradients(value: Array, gradients: tuple[list[Array], ...], points: tu
 @_with_gradients.defjvp
 def _with_gradients_jvp(primals, tangents):
     value, gradients, points = primals
-    pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(tangents[2]), strict=True)
-    along = sum((g * d).sum().astype(value.dtype) for g, d in pairs)
+    along = _oracles.sum_of_products(gradients, tangents[2], value.dtype)
     return _with_gradients(value, gradients, points), tangents[0] + along
 
 

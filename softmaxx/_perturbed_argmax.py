@@ -3,8 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 
 from softmaxx import _check, _check_oracle, _expect, _oracles, _score_function, _threshold
 from softmaxx._noise import Noise, normal
@@ -75,9 +73,7 @@ def perturbed_argmax(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _perturbed_argmax(plan, joint, scores, where, sigma, key, positions):
-    x = _threshold.masked(scores.astype(_threshold.working_dtype(scores.dtype)), where)
-    peak = lax.stop_gradient(x.max(plan.axes, keepdims=True))  # the distribution does not depend on it, its rounding does
-    x = jnp.where(x == jnp.inf, 0, x - jnp.where(peak == -jnp.inf, 0, peak))
+    x = _threshold.shifted(scores, where, plan.axes)
     sigma, axes = _threshold.aligned(sigma, x), tuple(axis + 1 for axis in plan.axes)
 
     def rows(leaves):

@@ -145,8 +145,7 @@ def regularized(argmax: Callable[..., Any], penalty: Callable[..., Array]) -> Sm
       Nesterov, Smooth minimization of non-smooth functions, 2005; Danskin, The theory of max-min, 1967 (the gradient).
     """
     for name, function in (("argmax", argmax), ("penalty", penalty)):
-        if not callable(function):
-            raise TypeError(f"regularized: {name} is a {type(function).__name__}; pass a function of the scores' shape.")
+        _check_oracle.function("regularized", name, function)
         _check.hashable("regularized", name, function)
     return _Regularized(argmax, penalty).pair()
 
@@ -182,7 +181,7 @@ class _Tsallis:
 
 @partial(jax.jit, static_argnums=(4, 5, 6))
 def _value(scores, where, alpha, temperature, shift, power, axes):
-    working = scores.astype(_threshold.working_dtype(scores.dtype))
+    working = _threshold.working(scores)
     value = _tsallis.value(working, where, alpha, temperature, power, axes)
     if shift:
         value -= shift * lax.squeeze(_threshold.aligned(temperature, scores), axes)
@@ -191,7 +190,7 @@ def _value(scores, where, alpha, temperature, shift, power, axes):
 
 @partial(jax.jit, static_argnums=(3, 4, 5))
 def _penalty(targets, alpha, temperature, shift, power, axes):
-    p = targets.astype(_threshold.working_dtype(targets.dtype))
+    p = _threshold.working(targets)
     alpha, temperature = _threshold.aligned(alpha, p), _threshold.aligned(temperature, p)
     penalty = temperature * (shift - _tsallis.entropy(p, alpha, power, axes))
     return lax.squeeze(penalty, axes).astype(targets.dtype)
@@ -221,7 +220,7 @@ class _Regularized:
 @partial(jax.jit, static_argnums=(0, 1))
 def _regularized_value(argmax, penalty, scores, args, kwargs):
     out = _check_oracle.shapes("regularized", "argmax", argmax, scores, args, kwargs)
-    _check_oracle.like_scores("regularized", out, scores, "argmax")
+    _check_oracle.like_scores("regularized", out, scores, "argmax", "⟨scores, p⟩ less the penalty")
     omega = _check_oracle.shapes("regularized", "penalty", penalty, out, args, kwargs)
     _check_oracle.scalar("regularized", "penalty", omega)
     dtype = _threshold.widest([leaf.dtype for leaf in jax.tree.leaves(scores)])
@@ -231,7 +230,7 @@ def _regularized_value(argmax, penalty, scores, args, kwargs):
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _held_value(argmax, penalty, scores, args, kwargs):
     p = argmax(scores, *args, **kwargs)
-    return _inner(scores, p) - _in_working_dtype(penalty(p, *args, **kwargs))
+    return _inner(scores, p) - _threshold.working(penalty(p, *args, **kwargs))
 
 
 @_held_value.defjvp
@@ -240,17 +239,11 @@ def _held_value_jvp(argmax, penalty, primals, tangents):
     (scores, args, kwargs), (dscores, *dargs) = primals, tangents
     p = argmax(scores, *args, **kwargs)
     omega, domega = jax.jvp(lambda args, kwargs: penalty(p, *args, **kwargs), (args, kwargs), tuple(dargs))
-    moved = [
-        (_in_working_dtype(d) * y.astype(_threshold.working_dtype(d.dtype))).sum()
-        for d, y in zip(*map(jax.tree.leaves, (dscores, p)), strict=True)
-    ]
-    value = _inner(scores, p) - _in_working_dtype(omega)
-    return value, sum(one.astype(value.dtype) for one in moved) - _in_working_dtype(domega)
+    value = _inner(scores, p) - _threshold.working(omega)
+    dscores = jax.tree.map(_threshold.working, dscores)
+    along = _oracles.sum_of_products(_oracles.in_dtypes_of(dscores, p), dscores, value.dtype)
+    return value, along - _threshold.working(domega)
 
 
 def _inner(scores: Tree, p: Tree) -> Array:
-    return _oracles.inner(jax.tree.map(_in_working_dtype, scores), p)
-
-
-def _in_working_dtype(x: Array) -> Array:
-    return x.astype(_threshold.working_dtype(x.dtype))
+    return _oracles.inner(jax.tree.map(_threshold.working, scores), p)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from softmaxx import _check_oracle, _threshold
@@ -99,16 +100,19 @@ def _alike(theta: Array, sigma: Array, z: Array) -> Leaf:
 def _noise_of(plan: Plan, key: Key, groups: Array, theta: list[Array]) -> list[Array]:
     """The noise of these groups for each leaf, drawn together as a matrix: samplers spread over all scores of an instance."""
     dtype = _threshold.widest([leaf.dtype for leaf in theta])
-    sizes = [leaf.size for leaf in theta]
-    u = groups_of_points(plan.sampler, key, groups, plan.group_size, sum(sizes), dtype)
+    u = groups_of_points(plan.sampler, key, groups, plan.group_size, sum(leaf.size for leaf in theta), dtype)
     _check_oracle.closed("noise.quantile", plan.noise.quantile, u)
     z = plan.noise.quantile(u)
     _check_oracle.closed("noise.score", plan.noise.score, z)
     _check_oracle.closed("noise.perturb", plan.noise.perturb, z, z, z)
     _check_oracle.drawn("noise.quantile", z, u.shape)
     z = _threshold.pinned(z)  # else its last steps run again for each use of it
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    parts = jnp.split(z, ends[:-1], axis=1)
+    return by_leaf(z, theta)
+
+
+def by_leaf(z: Array, theta: list[Array]) -> list[Array]:
+    """A matrix with a row for each sample, cut into what belongs to each leaf."""
+    parts = jnp.split(z, np.cumsum([leaf.size for leaf in theta])[:-1], axis=1)
     return [part.reshape(-1, *leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, theta, strict=True)]
 
 

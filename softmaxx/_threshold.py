@@ -26,6 +26,11 @@ def working_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
+def working(x: Array) -> Array:
+    """x in the dtype in which it is computed with."""
+    return x.astype(working_dtype(x.dtype))
+
+
 def widest(dtypes: list[jnp.dtype]) -> jnp.dtype:
     return max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
 
@@ -42,6 +47,13 @@ def masked(scores: Array, where: Array | None) -> Array:
         return scores
     where = jnp.asarray(where)
     return jnp.where(lax.expand_dims(where, range(scores.ndim - where.ndim)), scores, -jnp.inf)
+
+
+def shifted(scores: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
+    """The scores in the working dtype less their largest, which draws do not depend on, but their rounding does."""
+    x = masked(working(scores), where)
+    peak = lax.stop_gradient(x.max(axes, keepdims=True))
+    return jnp.where(x == jnp.inf, 0, x - jnp.where(peak == -jnp.inf, 0, peak))
 
 
 def pinned(x: Array) -> Array:

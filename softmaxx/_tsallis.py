@@ -52,8 +52,7 @@ def loss_of_labels(scores, labels, where, alpha, temperature, power: float | Non
     """F − x_y, `[...]`, for the class y; 0 where y < 0 or nothing may be chosen, nan for a y that is none."""
     given = problem(scores, where, alpha, temperature, power, axes)
     peak = given.solved.peak
-    wide = labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
-    label = lax.expand_dims(wide, sorted(axes))
+    label = lax.expand_dims(labels, sorted(axes))
     counts = (label >= 0) & ~(peak == -jnp.inf)
     lost = _above_peak(*given, counts, power, axes) - _score_of(given.scores, label, peak, counts, axes)
     classes = math.prod(scores.shape[axis] for axis in axes)
@@ -96,7 +95,7 @@ def problem(
 
 
 def _solve(scores, alpha, temperature, power: float | None, axes: tuple[int, ...], with_height: bool) -> Solved:
-    x = _threshold.pinned(scores.astype(_threshold.working_dtype(scores.dtype)))
+    x = _threshold.pinned(_threshold.working(scores))
     alpha, temperature = _valid(alpha, temperature)
     if power == math.inf:
         peak = x.max(axes, keepdims=True)
@@ -148,7 +147,7 @@ def _choice_jvp(power, axes, primals, tangents):
 
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # the only residual of the size of the scores is p
 def _choice_linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature):
-    working = p.astype(_threshold.working_dtype(p.dtype))
+    working = _threshold.working(p)
     dp = _powers.power_tangent(working, working > 0, alpha, temperature, (dx, dalpha, dtemperature), power, axes)
     return dp.astype(p.dtype)
 
