@@ -100,11 +100,11 @@ def hard_gumbel_softmax(
 @partial(jax.jit, static_argnums=0)
 def _hard_gumbel_softmax(axes, scores, where, temperature, key):
     x = _threshold.shifted(scores, where, axes)
-    return _hard(axes, x + _noise(key, x), _threshold.aligned(temperature, x)).astype(scores.dtype)
+    return _oracles.in_dtypes_of(scores, _hard(axes, x + _noise(key, x), _threshold.aligned(temperature, x)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _hard(axes, u, temperature):
+def _hard(axes: tuple[int, ...], u: Array, temperature: Array) -> Array:
     return _oracles.one_hot_argmax(u, axis=axes)
 
 
@@ -163,11 +163,11 @@ def reinmax(
 def _reinmax(axes, scores, where, temperature, key):
     x = _threshold.shifted(scores, where, axes)
     drawn = _oracles.one_hot_argmax(x + _noise(key, x), axis=axes)
-    return _second_order(axes, x, _threshold.aligned(temperature, x), drawn).astype(scores.dtype)
+    return _oracles.in_dtypes_of(scores, _second_order(axes, x, _threshold.aligned(temperature, x), drawn))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _second_order(axes, x, temperature, drawn):
+def _second_order(axes: tuple[int, ...], x: Array, temperature: Array, drawn: Array) -> Array:
     return drawn
 
 
@@ -242,11 +242,11 @@ def gumbel_rao(
 def _gumbel_rao(count, axes, scores, where, temperature, key):
     x = _threshold.shifted(scores, where, axes)
     drawn = _oracles.one_hot_argmax(x + _noise(key, x), axis=axes)
-    return _averaged(count, axes, x, _threshold.aligned(temperature, x), drawn, key).astype(scores.dtype)
+    return _oracles.in_dtypes_of(scores, _averaged(count, axes, x, _threshold.aligned(temperature, x), drawn, key))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _averaged(count, axes, x, temperature, drawn, key):
+def _averaged(count: int, axes: tuple[int, ...], x: Array, temperature: Array, drawn: Array, key: Key) -> Array:
     return drawn
 
 
