@@ -152,8 +152,16 @@ def per_slice(function: str, argument: str, value: Any, shape: tuple[int, ...], 
     """The value is a number, or an array that broadcasts to the scores and holds one entry for each choice."""
     real(function, argument, value)
     slices = tuple(1 if i in axes else n for i, n in enumerate(shape))
-    remedy = f"a number or one for each choice, broadcastable to {slices}, the scores' shape with 1 along the axis, "
-    _broadcasts(function, argument, value, slices, f"{remedy}{argument}[:, None] for a batch")
+    remedy = f"a number or one for each choice, broadcastable to {slices}, the scores' shape with 1 along the axis"
+    _broadcasts(function, argument, value, slices, remedy + _with_axes(argument, np.shape(value), slices))
+
+
+def _with_axes(argument: str, given: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """How to index an argument of which the axes stand somewhere in the shape, so that it broadcasts."""
+    for behind in range(len(shape) - len(given), 0, -1):
+        if given == shape[len(shape) - behind - len(given) : len(shape) - behind]:
+            return f", {argument}[..., {', '.join(['None'] * behind)}]"
+    return ""
 
 
 def per_entry(function: str, argument: str, value: Any, shape: tuple[int, ...]) -> None:

@@ -96,7 +96,7 @@ def _blocks(weights: Array, block_size: int) -> Array:
     """The weights as `[blocks, d, block]`, the last block filled up with zeros."""
     d, n = weights.shape
     count = -(-n // block_size)
-    size = -(-n // count)
+    size = n if count == 1 else -(-n // (16 * count)) * 16  # 16, so that a block can be cut into groups
     return jnp.pad(weights, ((0, 0), (0, count * size - n))).reshape(d, count, size).transpose(1, 0, 2)
 
 
@@ -176,7 +176,7 @@ def _sum_over(scores, blocks: Array, one: Array, lanes: _powers.Lanes) -> list[A
     """Sums over the scores of all classes, in one pass."""
 
     def body(totals, given):
-        sums = _reduce.sums_over(scores(*given), (one.ndim - 1,), lanes)
+        sums = _reduce.sums(lanes(scores(*given)), (one.ndim - 1,))
         return [total + part for total, part in zip(totals, sums, strict=True)], None
 
     zeros = [0 * one for _ in lanes(one)]
@@ -210,20 +210,23 @@ def _log_sum_exp(scores, blocks, label, one, power) -> _Solved:
 
 
 def _by_support(scores, blocks, label, one, power) -> _Solved:
-    """One pass for maxima of groups of scores, from which the threshold is bounded, then passes until it is found."""
+    """One pass for the two largest scores of many groups, from which the threshold is bounded, then passes to find it."""
     count, _, size = blocks.shape
-    maxima_of_block = _reduce.divisor(size, max(1, size // count))
+    groups = _reduce.divisor(size, max(1, size // count))
+    finer = groups * _reduce.divisor(size // groups, 8)
 
     def first(score, given):
         x = scores(*given)
-        maxima = x.reshape(*x.shape[:-1], size // maxima_of_block, maxima_of_block).max(-2)
-        return score + _score_of(x, given[1], label), maxima
+        largest = (x,)
+        for number in (finer, groups):  # in two steps: a last axis as short as the groups are few would not be vectorised
+            parts = [part.reshape(*one.shape[:-1], -1, number) for part in largest]
+            largest = _reduce.two_largest(parts, one.ndim - 1)
+        return score + _score_of(x, given[1], label), largest
 
-    score, maxima = lax.scan(first, 0 * one, _indexed(blocks, one.ndim))
-    maxima = jnp.moveaxis(maxima, 0, -2)
-    maxima = maxima.reshape(*maxima.shape[:-2], count * maxima_of_block)
-    axis = maxima.ndim - 1
-    peak, levels = _reduce.peak_and_levels(maxima, (axis,))
+    score, largest = lax.scan(first, 0 * one, _indexed(blocks, one.ndim))
+    axis = one.ndim - 1
+    level = tuple(jnp.moveaxis(part, 0, axis).reshape(*one.shape[:-1], count * groups) for part in largest)
+    peak, levels = _reduce.peak_and_levels(level, (axis,))
     passes = [partial(_reduce.sums_over, level, (axis,)) for level in levels]
     passes.append(partial(_sum_over, scores, blocks, one))
     found = _powers.support_threshold(passes, peak, jnp.ones_like(peak), power, True)

@@ -136,21 +136,24 @@ def _support_step(sums: list[Array], omega: Array, m: int, passes: Array) -> tup
     return delta, jnp.where(ratio > 0, on * ratio**m, abs(ratio))
 
 
-def any_threshold(levels: list[Array], above: Callable, alpha: Array, power: float | None, axes: tuple[int, ...]) -> Threshold:
+def any_threshold(
+    levels: list[_reduce.Level], above: Callable, alpha: Array, power: float | None, axes: tuple[int, ...]
+) -> Threshold:
     """The threshold for any α ≥ 1, one for each slice: p = φ(z − τ) with z = (x − peak)/T and Σp = 1."""
-    x = levels[-1]
+    (x,) = levels[-1]
     eps, tiny = float(jnp.finfo(x.dtype).eps), float(jnp.finfo(x.dtype).tiny)
     log_n = math.log(math.prod(x.shape[axis] for axis in axes))
     epsilon, offset = exponent(alpha)
 
-    def powers(level, tau):
-        return _powered(level, above, tau, epsilon, offset, power)
+    def sums(level, tau):
+        def lanes(x):
+            p, r = _powered(x, above, tau, epsilon, offset, power)
+            return p, p * r, p * r * r, p * r * r * r
 
-    def sums(p, r):
-        return _reduce.sums((p, p * r, p * r * r, p * r * r * r), axes)
+        return _reduce.sums_over(level, axes, lanes)
 
     def step_on(level):
-        return lambda tau: _series_step(sums(*powers(level, tau)), epsilon)
+        return lambda tau: _series_step(sums(level, tau), epsilon)
 
     lower = jnp.where(offset == 1, 0, -1 / epsilon)
     all_equal = -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps
@@ -159,11 +162,11 @@ def any_threshold(levels: list[Array], above: Callable, alpha: Array, power: flo
     tolerance = jnp.where(epsilon <= 0.5, _BEFORE_LAST, _threshold.constant(eps / 4, epsilon))
     tau, delta = _threshold.solve_by_levels(levels, step_on, lower, upper, tolerance)
     tau = jnp.where(tau + delta < upper, tau + delta, tau)
-    p, r = powers(x, tau)
-    f, *higher = sums(p, r)
+    f, *higher = sums((x,), tau)
     delta, _ = _series_step([f, *higher], epsilon)
     # The height at τ, and the Taylor series of its convex function of τ, of which 1 − Σφ is the derivative.
     q1, q2, q3 = higher
+    p, _ = _powered(x, above, tau, epsilon, offset, power)
     power_sum = jnp.where(p > 0, p * (offset + epsilon * above(x, tau)), p).sum(axes, keepdims=True)
     height = tau + jnp.where(offset == 1, 0, 1 / epsilon) + (power_sum - 1) / alpha
     q2, q3 = (1 - epsilon) * q2, (1 - epsilon) * (1 - 2 * epsilon) * q3

@@ -13,11 +13,14 @@ from softmaxx._types import Array
 
 _COARSEST = 64  # entries at which a slice is small enough to start from scratch
 _BLOCK = 8  # longest block, the fastest by measurement on CPU
+LONG_BLOCK = 16  # where each entry costs a few additions and products; with more XLA gives up and is ten times slower
 _WHOLE_OF_MANY = 32  # shorter slices are summed fastest without blocks
 _WHOLE = 129 if jax.__version_info__ >= (0, 12) else 32  # the same for up to three arrays
 
+Level = tuple[Array, ...]  # one array with all scores, or two: the largest of each block and the second
 
-def sums(values: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
+
+def sums(values: Sequence[Array], axes: tuple[int, ...], block: int = _BLOCK) -> list[Array]:
     """The sums of several arrays in one pass over them: variadic reductions inside blocks, then plain sums over the blocks.
 
     Only a variadic reduction reads several operands at once, only a plain sum stays local on a sharded axis.
@@ -25,15 +28,18 @@ def sums(values: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
     axis = _longest(values[0], axes)
     whole = _WHOLE_OF_MANY if len(values) > 3 else _WHOLE
     short = values[0].shape[axis] < whole and _shards(values[0], axis) == 1
-    pieces = zip(*(_blocks(value, axis, whole if short else _BLOCK) for value in values), strict=True)
+    pieces = zip(*(_blocks(value, axis, whole if short else block) for value in values), strict=True)
     totals = [_sums_of_blocks(piece, axis) if piece[0].ndim > values[0].ndim else list(piece) for piece in pieces]
     summed = [[part.sum(axes, keepdims=True) for part in parts] for parts in totals]
     return [reduce(jnp.add, parts) for parts in zip(*summed, strict=True)]
 
 
-def sums_over(x: Array, axes: tuple[int, ...], lanes: Callable[[Array], tuple[Array, ...]]) -> list[Array]:
-    """The sums of the lanes, functions of x, in one pass over it."""
-    return sums(lanes(x), axes)
+def sums_over(
+    level: Level, axes: tuple[int, ...], lanes: Callable[[Array], tuple[Array, ...]], block: int = _BLOCK
+) -> list[Array]:
+    """The sums of the lanes, functions of the scores, in one pass over a level."""
+    parts = [sums(lanes(x), axes, block) for x in level]
+    return [reduce(jnp.add, part) for part in zip(*parts, strict=True)]
 
 
 def _sums_of_blocks(values: tuple[Array, ...], axis: int) -> list[Array]:
@@ -49,28 +55,42 @@ def _sums_of_blocks(values: tuple[Array, ...], axis: int) -> list[Array]:
     return [value.sum(axis + 1) for value in values]
 
 
-def peak_and_levels(x: Array, axes: tuple[int, ...]) -> tuple[Array, list[Array]]:
-    """The max of each slice, and the scores after ever coarser block maxima: a short list, coarsest first."""
-    levels, maxima, peaks, every_other = [x], x, [], False
-    while (n := math.prod(maxima.shape[axis] for axis in axes)) > _COARSEST:
-        axis = _longest(maxima, axes)
-        blocks, *rest = _blocks(maxima, axis, _BLOCK)
-        if blocks.ndim == x.ndim:
+def peak_and_levels(level: Level, axes: tuple[int, ...]) -> tuple[Array, list[Level]]:
+    """The max of each slice, and levels with ever fewer of the scores: a short list, coarsest first.
+
+    A level has the two largest entries of every block of 16. Few blocks hold more than two entries above the threshold of a
+    sparse choice, so that the threshold of a level is mostly that of all.
+    """
+    levels, peaks = [level], []
+    while len(level) * math.prod(level[0].shape[axis] for axis in axes) > _COARSEST:
+        axis = _longest(level[0], axes)
+        pieces = [_blocks(x, axis, LONG_BLOCK) for x in level]
+        blocks = [piece[0] for piece in pieces]
+        if blocks[0].ndim == level[0].ndim or blocks[0].shape[axis + 1] <= 3 - len(level):
             break
-        peaks += [piece.max(axes, keepdims=True) for piece in rest]
-        # Held, or the compiler would take the max of all scores for the max of the block maxima.
-        maxima = lax.optimization_barrier(_merged(_block_maxima(blocks, axis + 1), axis))
-        every_other = not every_other
-        if every_other or n <= _BLOCK * _COARSEST:
-            levels.append(maxima)
-    return reduce(jnp.maximum, peaks, maxima.max(axes, keepdims=True)), levels[::-1]
+        peaks += [piece.max(axes, keepdims=True) for piece in pieces[0][1:]]
+        level = tuple(_merged(x, axis) for x in two_largest(blocks, axis + 1))
+        levels.append(level)
+    return reduce(jnp.maximum, peaks, level[0].max(axes, keepdims=True)), levels[::-1]
 
 
-def _block_maxima(blocks: Array, axis: int) -> Array:
-    if blocks.size > math.prod(blocks.shape[axis - 1 : axis + 2]):
-        return blocks.max(axis)
-    # Written out: before jax 0.12 XLA reduces the middle axis of a single row one by one on CPU.
-    return reduce(jnp.maximum, (lax.index_in_dim(blocks, i, axis, keepdims=False) for i in range(blocks.shape[axis])))
+def two_largest(blocks: Sequence[Array], axis: int) -> Level:
+    """The largest entry along the axis and the second, of one array or of the two that this returned."""
+    largest = blocks[0]
+    pair = (*blocks, jnp.minimum(largest, -jnp.inf))[:2]  # −∞ that keeps the sharding
+    if largest.size > math.prod(largest.shape[axis - 1 : axis + 2]):
+        pair = lax.reduce(pair, (jnp.asarray(-jnp.inf, largest.dtype),) * 2, _two_of_four, (axis,))
+    else:
+        # Written out: before jax 0.12 XLA reduces the middle axis of a single row one by one on CPU.
+        entries = (tuple(lax.index_in_dim(x, i, axis, keepdims=False) for x in pair) for i in range(largest.shape[axis]))
+        pair = reduce(_two_of_four, entries)
+    # Held, or the compiler would take the max of all scores for the max of the level.
+    return lax.optimization_barrier(pair)
+
+
+def _two_of_four(a: Level, b: Level) -> Level:
+    """The two largest of two pairs, each in falling order."""
+    return jnp.maximum(a[0], b[0]), jnp.maximum(jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1]))
 
 
 def _longest(x: Array, axes: tuple[int, ...]) -> int:

@@ -16,7 +16,7 @@ from jax import lax
 from softmaxx import _reduce
 from softmaxx._types import Array, Number
 
-_COARSE_ERROR = 1e-2  # of Σφ, on block maxima: a start is all that they are for
+_COARSE_ERROR = 1e-2  # of Σφ, on a few of the scores: a start is all that they are for
 _MOST_PASSES = 80  # above the bound of the steps for any n: two thresholds that rounding cannot tell apart end here
 _BISECT_EVERY = 8  # every so many passes bisect, so that the bracket shrinks whatever the steps do
 
@@ -95,24 +95,25 @@ def climb(levels: list, step_on: Callable, tau: Array, tolerance: float) -> tupl
     """A τ near the solution of Σφ = k, and the step δ that is left to it: τ + δ solves, though float may not resolve it.
 
     `step_on(level)(τ, passes)` is one pass over a level: δ, the relative error of Σφ at τ + δ, and another sum over the level,
-    the last of which is returned. From any τ below the solution the steps must lead to it; a level is solved roughly, and the
-    next one starts where it ended.
+    the last of which is returned. From any τ below the solution the steps must lead to it. A level starts where the one before
+    ended, and but for the last two is solved roughly: the threshold of the last but one is often that of all, and then one pass
+    over all is enough.
     """
     resolution = 4 * jnp.finfo(tau.dtype).eps
 
-    def advance(level):
+    def advance(level, tolerance):
         def body(state):
             tau, _, _, _, passes = state
             delta, error, total = step_on(level)(tau, passes)
-            moves = (error > (tolerance if level is levels[-1] else _COARSE_ERROR)) & (abs(delta) > resolution * abs(tau))
+            moves = (error > tolerance) & (abs(delta) > resolution * abs(tau))
             return jnp.where(moves, tau + delta, tau), delta, total, jnp.any(moves) & (passes < _MOST_PASSES), passes + 1
 
         return body
 
     delta = total = constant(0, tau)
-    for level in levels:
-        state = (tau + delta, delta, total, *_start(tau))
-        tau, delta, total, *_ = lax.while_loop(lambda state: state[3], advance(level), state)
+    for i, level in enumerate(levels, start=2):
+        body = advance(level, tolerance if i >= len(levels) else _COARSE_ERROR)
+        tau, delta, total, *_ = lax.while_loop(lambda state: state[3], body, (tau + delta, delta, total, *_start(tau)))
     return tau, delta, total
 
 

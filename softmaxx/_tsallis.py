@@ -102,9 +102,9 @@ def _solve(scores, alpha, temperature, power: float | None, axes: tuple[int, ...
         zero = jnp.zeros_like(peak)
         total = jnp.exp(_threshold.scaled(peak, peak, temperature)(x, zero)).sum(axes, keepdims=True)
         return Solved(x, peak, _powers.Threshold(zero, zero, total, jnp.log(total)))
-    peak, levels = _reduce.peak_and_levels(x, axes)
+    peak, levels = _reduce.peak_and_levels((x,), axes)
     if power in (1, 2):
-        over = [partial(_reduce.sums_over, level, axes) for level in levels]
+        over = [partial(_reduce.sums_over, level, axes, block=_reduce.LONG_BLOCK) for level in levels]
         return Solved(x, peak, _powers.support_threshold(over, peak, temperature, int(power), with_height))
     above = _threshold.scaled(peak, peak, temperature)
     alpha = alpha + _threshold.constant(0, peak)

@@ -1,5 +1,6 @@
 """Wrong input: each error names the function, the argument, what it got and what to do."""
 
+import re
 from collections.abc import Callable
 
 import jax
@@ -104,6 +105,17 @@ def test_temperature_alpha_and_sigma(name, hyper, least):
     for wrong in ["1", None, 1j]:
         with pytest.raises(TypeError, match=f"^{name}: {hyper} (is a|has dtype)"):
             function(name)(X, **{hyper: wrong})
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"), [((2,), "[..., None, None, None]"), ((4,), "[..., None, None]"), ((2, 4), "[..., None, None]")]
+)
+def test_the_remedy_for_one_alpha_per_head(given, remedy):
+    with pytest.raises(
+        ValueError, match=re.escape(f"broadcastable to (2, 4, 5, 1), the scores' shape with 1 along the axis, alpha{remedy}")
+    ):
+        sx.entmax(jnp.ones((2, 4, 5, 3)), alpha=jnp.ones(given))
+    sx.entmax(jnp.ones((2, 4, 5, 3)), alpha=eval(f"alpha{remedy}", {"alpha": jnp.ones(given)}))
 
 
 @pytest.mark.parametrize("name", WITH_POSITIONS)

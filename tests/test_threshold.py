@@ -148,10 +148,25 @@ def test_sums_are_plain_sums_for_any_axes(n, monkeypatch):
 def test_levels_are_subsets_and_the_peak_is_the_max(n, devices, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     x = scores_of((3, n), dtype=np.float32).at[0, -1].set(9.0)
-    peak, levels = _reduce.peak_and_levels(x, (1,))
+    peak, levels = _reduce.peak_and_levels((x,), (1,))
     np.testing.assert_array_equal(peak, x.max(1, keepdims=True))
     above = _threshold.scaled(peak, peak, jnp.ones((1, 1), np.float32))
     np.testing.assert_array_equal(above(x, 0 * peak).max(1), 0)
     for level in levels:
-        assert all(np.isin(np.asarray(row), np.asarray(full)).all() for row, full in zip(level, x, strict=True))
-    assert [level.shape[1] for level in levels] == sorted(level.shape[1] for level in levels)
+        entries = np.concatenate(level, 1)
+        assert all(np.isin(row, np.asarray(full)).all() for row, full in zip(entries, x, strict=True))
+        assert all(np.unique(row).size == row.size for row in entries)
+    counts = [sum(part.shape[1] for part in level) for level in levels]
+    assert counts == sorted(counts)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_level_has_the_two_largest_entries_of_every_block(rows, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    x = scores_of((rows, 4096), dtype=np.float32).at[0, 5].set(np.inf).at[0, 7].set(-np.inf)
+    coarsest, coarse, (whole,) = _reduce.peak_and_levels((x,), (1,))[1]
+    assert whole is x
+    blocks = np.sort(np.asarray(x).reshape(rows, 16, 256), axis=1)
+    np.testing.assert_array_equal(coarse, blocks[:, [-1, -2]].swapaxes(0, 1))
+    pairs = np.sort(blocks[:, -2:].reshape(rows, 2 * 16, 16), axis=1)
+    np.testing.assert_array_equal(coarsest, pairs[:, [-1, -2]].swapaxes(0, 1))
