@@ -25,8 +25,8 @@ def linear_entmax_loss(
 ) -> Array:
     r"""Computes `entmax_loss(features @ weights, labels)` without ever holding the scores of all classes.
 
-    The scores are computed block by block, in each pass that needs them: once for α = 1 and about three times for α = 1.5 and 2
-    forward, and once more in the backward pass, which adds (p − one-hot)·weightsᵀ and featuresᵀ·(p − one-hot) of each block.
+    The scores are computed block by block, in each pass that needs them: forward once for α = 1, two or three times for α = 1.5
+    and 2, and once more in the backward pass, which adds (p − one-hot)·weightsᵀ and featuresᵀ·(p − one-hot) of each block.
 
     Args:
       features: real numbers `[..., d]`, the input of the last layer; for a bias append a feature of ones.
@@ -35,7 +35,8 @@ def linear_entmax_loss(
       alpha: 1, 1.5 or 2, a Python number; α = 1 is cross-entropy.
       temperature: T > 0 of the scores, a number or an array that broadcasts to the labels with a last axis of 1, `[..., 1]`; it
         may be traced and differentiated.
-      block_size: how many classes at a time; the memory is that of a few arrays `[..., block_size]` and of the weights.
+      block_size: how many classes at a time; some fewer where that cuts n evenly. The memory is that of a few arrays
+        `[..., block_size]` and of two copies of the weights.
 
     Returns:
       `[...]`, the exact loss of each row, at least 0, in the dtype of features @ weights and summed in at least float32.
@@ -95,15 +96,23 @@ def _loss(features, weights, labels, temperature, power, block_size):
 def _blocks(weights: Array, block_size: int) -> Array:
     """The weights as `[blocks, d, block]`, the last block filled up with zeros."""
     d, n = weights.shape
-    count = -(-n // block_size)
-    size = n if count == 1 else -(-n // (16 * count)) * 16  # 16, so that a block can be cut into groups
+    size = _block_length(n, block_size)
+    count = -(-n // size)
     return jnp.pad(weights, ((0, 0), (0, count * size - n))).reshape(d, count, size).transpose(1, 0, 2)
+
+
+def _block_length(n: int, longest: int) -> int:
+    """A multiple of 16, so that a block can be cut into groups; a divisor of n if a block may have one of at least half."""
+    if n <= longest:
+        return n
+    divisors = (size for size in range(longest - longest % 16, longest // 2, -16) if n % size == 0)
+    return next(divisors, -(-longest // 16) * 16)
 
 
 def _scores(features: Array, block: Array, index: Array, n: int) -> Array:
     """The scores of a block of classes, −inf for those that fill it up."""
-    dtype = _threshold.working_dtype(features.dtype)
-    return jnp.where(index < n, jnp.matmul(features, block, preferred_element_type=dtype), -jnp.inf)
+    x = jnp.matmul(features, block, preferred_element_type=_threshold.working_dtype(features.dtype))
+    return x if n % block.shape[-1] == 0 else jnp.where(index < n, x, -jnp.inf)
 
 
 def _indexed(blocks: Array, rank: int) -> tuple[Array, Array]:

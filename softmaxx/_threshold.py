@@ -1,9 +1,9 @@
 """The engine: the threshold τ of Σ φ((x − τ)/T) = k for every slice at once, and the one Jacobian that all choices share.
 
-No sort: steps of Newton's kind, reductions only. On the simplex (`climb`, `solve_by_levels`) they start on block maxima, since
-the threshold of any subset of the entries is a lower bound of the threshold of all; one to three passes over everything are
-left. For budgets and any φ (`points`) they start from a bracket, on everything. All arithmetic keeps the axes, so that batches,
-several choice axes and shardings need nothing special.
+No sort: steps of Newton's kind, reductions only. On the simplex (`climb`, `solve_by_levels`) they start on the two largest
+entries of every block, since the threshold of any subset of the entries is a lower bound of the threshold of all; one to three
+passes over everything are left, mostly one. For budgets and any φ (`points`) they start from a bracket, on everything. All
+arithmetic keeps the axes, so that batches, several choice axes and shardings need nothing special.
 """
 
 from collections.abc import Callable

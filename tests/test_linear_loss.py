@@ -18,16 +18,16 @@ def plain(features, weights, alpha, **kwargs):
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("block_size", [1, 10, 37, 100])
-def test_value_and_gradients_are_those_of_all_scores(alpha, block_size):
-    cotangents = scores_of((3, 2), seed=2)
+@pytest.mark.parametrize(("classes", "block_size"), [(37, 1), (37, 10), (37, 37), (37, 100), (48, 20), (160, 100)])
+def test_value_and_gradients_are_those_of_all_scores(alpha, classes, block_size):
+    cotangents, all_weights = scores_of((3, 2), seed=2), scores_of((5, classes), seed=1)
     temperature = jnp.array([[[0.5], [1.0]], [[2.0], [0.7]], [[1.0], [0.3]]])
 
     def blocks(features, weights, t):
         return sx.linear_entmax_loss(features, weights, LABELS, alpha=alpha, temperature=t, block_size=block_size)
 
-    out, pull = jax.vjp(blocks, FEATURES, WEIGHTS, temperature)
-    expected, pull_plain = jax.vjp(lambda f, w, t: plain(f, w, alpha, temperature=t), FEATURES, WEIGHTS, temperature)
+    out, pull = jax.vjp(blocks, FEATURES, all_weights, temperature)
+    expected, pull_plain = jax.vjp(lambda f, w, t: plain(f, w, alpha, temperature=t), FEATURES, all_weights, temperature)
     np.testing.assert_allclose(out, expected, atol=1e-12)
     for got, wanted in zip(pull(cotangents), pull_plain(cotangents), strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-11)
