@@ -137,14 +137,14 @@ def layer(function: str, features: tuple[int, ...], weights: tuple[int, ...]) ->
         )
 
 
-def count(function: str, argument: str, value: Any, remark: str = "") -> int:
-    """The value is a Python int of at least one."""
+def count(function: str, argument: str, value: Any, remark: str = "", least: int = 1) -> int:
+    """The value is a Python int of at least one, or of another least."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{function}: {argument}={value!r} is not an int; it fixes a shape, pass a Python int.") from None
-    if number < 1:
-        raise ValueError(f"{function}: {argument}={number}{remark}; pass {argument} >= 1.")
+    if number < least:
+        raise ValueError(f"{function}: {argument}={number}{remark}; pass {argument} >= {least}.")
     return number
 
 
@@ -258,13 +258,13 @@ def rises_from_zero(function: str, argument: str, phi: Any) -> None:
         )
 
 
-def closes_over_nothing(function: str, argument: str, phi: Any, like: Array) -> None:
+def closes_over_nothing(function: str, argument: str, fn: Any, *like: Array, remedy: str) -> None:
     """The function closes over no traced value, through which derivatives would be lost without a word."""
-    _, hidden = jax.closure_convert(phi, like)
+    _, hidden = jax.closure_convert(fn, *like)
     if hidden:
         raise TypeError(
             f"{function}: {argument} closes over a traced value, which would get no derivative; make {argument} a function of "
-            "its argument alone, and pass a slope as temperature=1/slope."
+            f"its argument alone, {remedy}."
         )
 
 

@@ -70,7 +70,7 @@ def threshold_map(phi: Callable[[Array], Array]) -> Callable[..., Array]:
 def _jitted_map(scores, where, total, temperature, phi, axes):
     total, temperature = _threshold.aligned(total, scores), _threshold.aligned(temperature, scores)
     x = _threshold.masked(scores, where).astype(_threshold.working_dtype(scores.dtype))
-    _check.closes_over_nothing("threshold_map", "phi", phi, x)
+    _check.closes_over_nothing("threshold_map", "phi", phi, x, remedy="and pass a slope as temperature=1/slope")
     return _map(x, total, temperature, phi, axes).astype(scores.dtype)
 
 

@@ -50,11 +50,8 @@ def one_hot_argmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | Non
 def _one_hot_argmax(scores: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
     # Two plain reductions instead of an argmax and a one-hot: they keep the sharding, and take several axes at once.
     x = _threshold.pinned(lax.stop_gradient(_threshold.masked(scores, where)))
-    peak = x.max(axes, keepdims=True)
-    index, count = row_major_index(x, axes), math.prod(x.shape[axis] for axis in axes)
-    largest = (x == peak) & (x > -jnp.inf)
-    first = jnp.where(largest, index, count).min(axes, keepdims=True)
-    return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, (largest & (index == first)).astype(x.dtype))
+    chosen = (row_major_index(x, axes) == first_argmax(x, axes)) & (x > -jnp.inf)
+    return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, chosen.astype(x.dtype))
 
 
 def top_k_mask(scores: ArrayLike, *, k: Number, axis: Axis = -1, where: ArrayLike | None = None) -> Array:
@@ -185,6 +182,12 @@ def inner(scores: Tree, targets: Tree) -> Array:
     products = jax.tree.leaves(jax.tree.map(product, scores, targets))
     dtype = _threshold.widest([one.dtype for one in products])
     return jnp.stack([one.astype(dtype) for one in products]).sum()
+
+
+def first_argmax(x: Array, axes: tuple[int, ...]) -> Array:
+    """The position of the first of the largest entries of each slice, in row-major order of the axes as listed."""
+    largest = x == x.max(axes, keepdims=True)
+    return jnp.where(largest, row_major_index(x, axes), math.prod(x.shape[axis] for axis in axes)).min(axes, keepdims=True)
 
 
 def row_major_index(x: Array, axes: tuple[int, ...]) -> Array:

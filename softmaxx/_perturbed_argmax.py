@@ -80,4 +80,4 @@ def _perturbed_argmax(plan, joint, scores, where, sigma, key, positions):
         return _oracles.one_hot_argmax(_score_function.perturbed_scores(plan.noise, *leaves[0]), axis=axes)
 
     p = _score_function.expectation(plan, rows, [x], [sigma], key).mean
-    return _expect._expected_index(p, positions, plan.axes, joint).astype(scores.dtype)
+    return _expect.mean_position(p, positions, plan.axes, joint).astype(scores.dtype)

@@ -1,0 +1,58 @@
+"""What can be wrong with the arguments of heatmaps: windows, points, deviations."""
+
+from typing import Any
+
+import numpy as np
+
+from softmaxx import _check
+
+
+def radii(function: str, argument: str, value: Any, count: int) -> tuple[int, ...]:
+    """One radius of at least 0 for each axis, from an int or a tuple of them."""
+    listed = value if isinstance(value, tuple) else (value,) * count
+    if len(listed) != count:
+        raise ValueError(
+            f"{function}: {argument}={value} has {len(listed)} radii for {count} axes; pass an int, or one for each."
+        )
+    return tuple(_check.count(function, argument, one, least=0) for one in listed)
+
+
+def same_points(function: str, coordinates: tuple[int, ...], targets: tuple[int, ...]) -> None:
+    if not coordinates or coordinates != targets:
+        raise ValueError(
+            f"{function}: coordinates have shape {coordinates}, targets {targets}; pass both as [..., d], for a single axis "
+            "coordinates[..., None]."
+        )
+
+
+def target_points(function: str, targets: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if targets != expected:
+        raise ValueError(
+            f"{function}: targets have shape {targets}; pass one position for each axis of each choice, {expected}."
+        )
+
+
+def map_shape(function: str, shape: Any, centres: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape is a tuple of as many lengths as the centres have coordinates."""
+    if not isinstance(shape, tuple):
+        raise TypeError(f"{function}: shape={shape!r} is not a tuple; pass the lengths of the axes, such as (48, 64).")
+    if not centres or centres[-1] != len(shape):
+        raise ValueError(
+            f"{function}: centres have shape {centres}, shape={shape}; pass [..., {len(shape)}], one for each axis."
+        )
+    return tuple(_check.count(function, "shape", n) for n in shape)
+
+
+def deviations(function: str, sigma: Any, shape: tuple[int, ...], axes: tuple[int, ...], *, zero: bool) -> tuple:
+    """One standard deviation for each axis, each a number or one for each choice, and above 0 if it may not be `zero`."""
+    listed = sigma if isinstance(sigma, tuple) else (sigma,) * len(axes)
+    if len(listed) != len(axes):
+        raise ValueError(
+            f"{function}: sigma has {len(listed)} deviations for {len(axes)} axes; pass a number, or one for each."
+        )
+    for one in listed:
+        _check.per_slice(function, "sigma", one, shape, axes)
+        _check.at_least(function, "sigma", one, 0)
+        if not zero and _check.known(one) and np.any(np.asarray(one, np.float64) == 0):
+            raise ValueError(f"{function}: sigma=0 has no density; pass sigma > 0.")
+    return listed

@@ -1,0 +1,344 @@
+"""Targets and losses of heatmaps: Gaussians, and how far coordinates and choices are from where they should be."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx import _check, _check_heatmap, _expect, _threshold
+from softmaxx._expect import Positions
+from softmaxx._types import Array, ArrayLike, Axis, Number
+
+Deviation = Number | tuple[Number, ...]
+
+
+def coordinate_loss(
+    coordinates: ArrayLike,
+    targets: ArrayLike,
+    *,
+    penalty: Callable[[Array], Array] | None = None,
+    where: ArrayLike | None = None,
+) -> Array:
+    r"""Computes the distance of coordinates from their targets, √Σ(x − t)², or Σ penalty(x − t), over the last axis.
+
+    Args:
+      coordinates: real numbers `[..., d]`, from a readout over a tuple of axes.
+      targets: where they should be, `[..., d]`, in the same units and order.
+      penalty: an elementwise function of the differences, such as `jnp.abs`, `optax.losses.huber_loss`, or the Wing loss of the
+        example; None for the Euclidean distance. Make it once, a new function is compiled again.
+      where: booleans that broadcast to `[...]`, which points are labelled: with False the loss is 0 and has no gradient,
+        whatever the target holds, nan included.
+
+    Returns:
+      `[...]`, one number for each point, in the dtype of the coordinates. Units: those of the coordinates, or of the penalty.
+
+    Limits:
+      At distance 0 the derivative, which has no direction there, is 0. For the mean over labelled points divide the sum by
+      `where.sum()`. To train the whole distribution and not its mean only, take the mean loss of samples that are relaxed,
+      `expected_index(gumbel_softmax(scores, key=key, axis=axes), axis=axes)` (sampling-argmax, Li et al. 2021).
+
+    Raises:
+      TypeError: coordinates or targets that are not real numbers, or a `where` that is not boolean.
+      ValueError: shapes that differ; a penalty that returns another shape or dtype.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> points, targets = jnp.array([[3.0, 4.0], [1.0, 1.0]]), jnp.array([[0.0, 0.0], [jnp.nan, 1.0]])
+      >>> print(sx.coordinate_loss(points, targets, where=jnp.array([True, False])))
+      [5. 0.]
+      >>> def wing(x, width=10.0, curvature=2.0):
+      ...     near = width * jnp.log1p(abs(x) / curvature)
+      ...     return jnp.where(abs(x) < width, near, abs(x) - width + width * jnp.log1p(width / curvature))
+      >>> print(sx.coordinate_loss(points[:1], targets[:1], penalty=wing).round(2))
+      [20.15]
+
+    Reference:
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018, equation 5; Feng et al., Wing
+      Loss for Robust Facial Landmark Localisation with Convolutional Neural Networks, CVPR 2018.
+    """
+    function = "coordinate_loss"
+    coordinates = _check.real_array(function, "coordinates", coordinates)
+    targets = _check.real_array(function, "targets", targets)
+    _check_heatmap.same_points(function, coordinates.shape, targets.shape)
+    _check.mask(function, where, coordinates.shape[:-1])
+    _check.hashable(function, "penalty", penalty)
+    return _coordinate_loss(coordinates, targets, where, penalty)
+
+
+@partial(jax.jit, static_argnums=3)
+def _coordinate_loss(coordinates, targets, where, penalty):
+    x = _threshold.working(coordinates)
+    labelled = jnp.ones(x.shape[:-1], bool) if where is None else jnp.broadcast_to(where, x.shape[:-1])
+    difference = jnp.where(labelled[..., None], x - targets.astype(x.dtype), 0)
+    if penalty is None:
+        square = (difference**2).sum(-1)
+        positive = jnp.where(square == 0, 1, square)  # so that the derivative of the root at 0 is 0, not nan
+        loss = jnp.where(square == 0, 0, jnp.sqrt(positive))
+    else:
+        each = penalty(difference)
+        _check.elementwise("coordinate_loss", "penalty", each, difference)
+        loss = each.sum(-1)
+    return jnp.where(labelled, loss, 0).astype(coordinates.dtype)
+
+
+def variance_loss(
+    choice: ArrayLike, *, sigma: Deviation, axis: Axis = -1, positions: Positions = None, where: ArrayLike | None = None
+) -> Array:
+    r"""Computes Σ (Var − σ²)² over the axes of a choice, which asks for peaks of standard deviation σ along each.
+
+    Args:
+      choice: a distribution along the axis, `[..., n]`, from `softmax` or another choice.
+      sigma: σ ≥ 0 in units of the positions, a number, one for each choice, `[..., 1]`, or a tuple of one for each axis.
+      axis: the axis of the choice, or a tuple of axes of a joint choice.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      where: booleans that broadcast to `[...]`, which maps count: with False the loss is 0 and has no gradient.
+
+    Returns:
+      `[...]`, one number for each choice, in the choice's dtype, summed in at least float32. Units: the fourth power of those
+      of the positions.
+
+    Limits:
+      A one-hot choice gives Σσ⁴. Two peaks may have the variance of one that is wide: `kl_to_gaussian` tells them apart.
+
+    Raises:
+      TypeError: a choice or positions that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; positions or sigma that do not fit; a negative sigma.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.variance_loss(jnp.array([0.5, 0.0, 0.5]), sigma=2.0))
+      9.0
+
+    Reference:
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018, equation 8.
+    """
+    return _variance_loss(*_checked("variance_loss", choice, None, sigma, axis, positions, where))
+
+
+@partial(jax.jit, static_argnums=0)
+def _variance_loss(axes, choice, means, deviations, positions, where):
+    terms = []
+    for (p, x), sigma in zip(_expect.marginals(choice, positions, axes), deviations, strict=True):
+        mean = (p * x).sum(axes, keepdims=True)
+        terms.append(((p * (x - mean) ** 2).sum(axes, keepdims=True) - _threshold.aligned(sigma, choice) ** 2) ** 2)
+    return _labelled(sum(terms[1:], terms[0]), choice, where, axes)
+
+
+def kl_to_gaussian(
+    choice: ArrayLike,
+    targets: ArrayLike,
+    *,
+    sigma: Deviation,
+    axis: Axis = -1,
+    positions: Positions = None,
+    where: ArrayLike | None = None,
+) -> Array:
+    r"""Computes the Kullback–Leibler divergence Σ p·log(p/q) of a choice from a Gaussian q at its target.
+
+    q_i ∝ exp(−Σ(x_i − t)²/(2σ²)), normalised over the entries of the map. Its logarithm is exact, so that the loss is finite
+    and has a gradient however far from the target the choice is.
+
+    Args:
+      choice: a distribution along the axis, `[..., n]`, from `softmax` or another choice.
+      targets: the centre t of the Gaussian in units of the positions, `[...]` for a single axis, `[..., d]` for a tuple of d
+        axes, in the order listed.
+      sigma: σ > 0 in units of the positions, a number, one for each choice, `[..., 1]`, or a tuple of one for each axis.
+      axis: the axis of the choice, or a tuple of axes of a joint choice.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      where: booleans that broadcast to `[...]`, which points are labelled: with False the loss is 0 and has no gradient,
+        whatever the target holds, nan included.
+
+    Returns:
+      `[...]`, one number for each choice, at least 0, in the choice's dtype, summed in at least float32. Units: nats.
+
+    Limits:
+      0 where the choice is the Gaussian. Entries of the choice that are exactly 0 have no derivative of p·log p.
+
+    Raises:
+      TypeError: a choice, targets or positions that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; positions, targets or sigma that do not fit; a negative
+        sigma.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> gaussian = sx.softmax(-((jnp.arange(9.0) - 3.5) ** 2) / 2)
+      >>> far = sx.kl_to_gaussian(gaussian, jnp.array(1e3), sigma=1.0)
+      >>> print(abs(sx.kl_to_gaussian(gaussian, jnp.array(3.5), sigma=1.0)).round(5), far.round(-1))
+      0.0 4470.0
+
+    Reference:
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018, section 3.3.
+    """
+    return _kl_to_gaussian(*_checked("kl_to_gaussian", choice, targets, sigma, axis, positions, where))
+
+
+@partial(jax.jit, static_argnums=0)
+def _kl_to_gaussian(axes, choice, means, deviations, positions, where):
+    p = _threshold.working(choice)
+    loss = (p * jnp.log(jnp.where(p > 0, p, 1))).sum(axes, keepdims=True)
+    for log_q, (marginal, _) in zip(*_log_gaussians(axes, choice, means, deviations, positions, where), strict=True):
+        loss -= (marginal * log_q).sum(axes, keepdims=True)  # log q is a sum over the axes, so that the marginals are enough
+    return _labelled(loss, choice, where, axes)
+
+
+def js_to_gaussian(
+    choice: ArrayLike,
+    targets: ArrayLike,
+    *,
+    sigma: Deviation,
+    axis: Axis = -1,
+    positions: Positions = None,
+    where: ArrayLike | None = None,
+) -> Array:
+    r"""Computes the Jensen–Shannon divergence, ½KL(p‖m) + ½KL(q‖m) with m = (p + q)/2, of a choice and a Gaussian q.
+
+    q_i ∝ exp(−Σ(x_i − t)²/(2σ²)), normalised over the entries of the map.
+
+    Args:
+      choice: a distribution along the axis, `[..., n]`, from `softmax` or another choice.
+      targets: the centre t of the Gaussian in units of the positions, `[...]` for a single axis, `[..., d]` for a tuple of d
+        axes, in the order listed.
+      sigma: σ > 0 in units of the positions, a number, one for each choice, `[..., 1]`, or a tuple of one for each axis.
+      axis: the axis of the choice, or a tuple of axes of a joint choice.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      where: booleans that broadcast to `[...]`, which points are labelled: with False the loss is 0 and has no gradient,
+        whatever the target holds, nan included.
+
+    Returns:
+      `[...]`, one number for each choice, from 0 to log 2, in the choice's dtype, summed in at least float32. Units: nats.
+
+    Limits:
+      0 where the choice is the Gaussian, log 2 where they have nothing in common, and there almost no gradient: combine it with
+      `coordinate_loss`. Entries of the choice that are exactly 0 have no derivative of p·log p.
+
+    Raises:
+      TypeError: a choice, targets or positions that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; positions, targets or sigma that do not fit; a negative
+        sigma.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> one_hot = jnp.zeros(9).at[7].set(1.0)
+      >>> print(sx.js_to_gaussian(one_hot, jnp.array(0.0), sigma=0.5).round(4), jnp.log(2.0).round(4))
+      0.6931 0.6931
+
+    Reference:
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018, equation 7; Lin, Divergence
+      Measures Based on the Shannon Entropy, IEEE Transactions on Information Theory 1991.
+    """
+    return _js_to_gaussian(*_checked("js_to_gaussian", choice, targets, sigma, axis, positions, where))
+
+
+@partial(jax.jit, static_argnums=0)
+def _js_to_gaussian(axes, choice, means, deviations, positions, where):
+    p = _threshold.working(choice)
+    log_q, _ = _log_gaussians(axes, choice, means, deviations, positions, where)
+    q = jnp.exp(sum(log_q[1:], log_q[0]))
+    middle = jnp.where(p + q > 0, (p + q) / 2, 1)
+    terms = p * jnp.log(jnp.where(p > 0, p / middle, 1)) + q * jnp.log(jnp.where(q > 0, q / middle, 1))
+    return _labelled(terms.sum(axes, keepdims=True) / 2, choice, where, axes)
+
+
+def gaussian_heatmap(
+    centres: ArrayLike,
+    *,
+    shape: tuple[int, ...],
+    sigma: Deviation,
+    positions: Positions = None,
+    where: ArrayLike | None = None,
+) -> Array:
+    r"""Computes the heatmap exp(−Σ(x_i − c)²/(2σ²)) of height 1 around each centre c, on axes of any number.
+
+    Args:
+      centres: real numbers `[..., d]`, in units of the positions.
+      shape: the lengths of the d axes of the map.
+      sigma: σ > 0 in units of the positions, a number, one for each centre, `[..., 1]`, or a tuple of one for each axis.
+      positions: a tuple of the values of each axis, `[n]`, instead of 0, 1, 2, …
+      where: booleans that broadcast to `[...]`, which points are labelled: with False the map is 0, whatever the centre holds.
+
+    Returns:
+      `[..., *shape]`, in the centres' dtype, computed in at least float32.
+
+    Limits:
+      A centre outside of the map gives the tail that reaches into it. Divide by the sum for a distribution.
+
+    Raises:
+      TypeError: centres or positions that are not real numbers, or a `where` that is not boolean.
+      ValueError: a shape that does not have d lengths of at least 1; positions or sigma that do not fit; a negative sigma.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> heatmap = sx.gaussian_heatmap(jnp.array([1.0, 0.5]), shape=(3, 2), sigma=1.0)
+      >>> print([[f"{x:.2f}" for x in row] for row in heatmap])
+      [['0.54', '0.54'], ['0.88', '0.88'], ['0.54', '0.54']]
+
+    Reference:
+      Tompson et al., Joint Training of a Convolutional Network and a Graphical Model for Human Pose Estimation, NeurIPS 2014.
+    """
+    function = "gaussian_heatmap"
+    centres = _check.real_array(function, "centres", centres)
+    shape = _check_heatmap.map_shape(function, shape, centres.shape)
+    batch, axes = centres.shape[:-1], tuple(range(centres.ndim - 1, centres.ndim - 1 + len(shape)))
+    _check.mask(function, where, batch)
+    positions = _check.axis_positions(function, positions, axes, axes, (*batch, *shape))
+    deviations = _check_heatmap.deviations(function, sigma, (*batch, 1), (len(batch),) * len(shape), zero=False)
+    return _gaussian_heatmap(axes, shape, centres, deviations, positions, where)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _gaussian_heatmap(axes, shape, centres, deviations, positions, where):
+    batch, d = centres.shape[:-1], len(shape)
+    like = jnp.zeros((*batch, *shape), _threshold.working_dtype(centres.dtype))
+    deviations = tuple(jnp.broadcast_to(sigma, (*batch, 1)).reshape(*batch, *(1,) * d) for sigma in deviations)
+    exponents = _exponents(axes, like, centres, deviations, positions, where)
+    heatmap = math.prod(map(jnp.exp, exponents[1:]), start=jnp.exp(exponents[0]))
+    if where is not None:
+        where = jnp.broadcast_to(where, batch)
+        heatmap = jnp.where(lax.expand_dims(where, axes), heatmap, 0)
+    return jnp.broadcast_to(heatmap, like.shape).astype(centres.dtype)
+
+
+def _checked(function, choice, targets, sigma, axis, positions, where):
+    choice = _check.real_array(function, "choice", choice)
+    axes = _check.axes_of(function, axis, choice.shape)
+    positions = _check.axis_positions(function, positions, axis, axes, choice.shape)
+    batch = tuple(n for i, n in enumerate(choice.shape) if i not in axes)
+    _check.mask(function, where, batch)
+    if targets is not None:
+        targets = _check.real_array(function, "targets", targets)
+        _check_heatmap.target_points(function, targets.shape, (*batch, len(axes)) if isinstance(axis, tuple) else batch)
+        targets = targets if isinstance(axis, tuple) else targets[..., None]
+    deviations = _check_heatmap.deviations(function, sigma, choice.shape, axes, zero=targets is None)
+    return axes, choice, targets, deviations, positions, where
+
+
+def _log_gaussians(axes, choice, means, deviations, positions, where):
+    """For each axis the logarithm of the normalised Gaussian along it, and the marginal of the choice with its positions."""
+    p = _threshold.working(choice)
+    exponents = _exponents(axes, p, means, deviations, positions, where)
+    logs = [t - jax.nn.logsumexp(t, axis=axis, keepdims=True) for t, axis in zip(exponents, axes, strict=True)]
+    return logs, _expect.marginals(choice, positions, axes)
+
+
+def _exponents(axes, like, means, deviations, positions, where) -> list[Array]:
+    """−(x − mean)²/(2σ²) for each axis; the means `[..., d]` of what is not labelled are taken as 0."""
+    exponents = []
+    for i, (axis, sigma) in enumerate(zip(axes, deviations, strict=True)):
+        x = jnp.arange(like.shape[axis]) if positions is None else positions[i]
+        if x.ndim == 1:
+            x = lax.expand_dims(x, [other for other in range(like.ndim) if other != axis])
+        mean = means[..., i].astype(like.dtype)
+        mean = mean if where is None else jnp.where(jnp.broadcast_to(where, mean.shape), mean, 0)
+        away = (x.astype(like.dtype) - lax.expand_dims(mean, sorted(axes))) / _threshold.aligned(sigma, like)
+        exponents.append(-(away**2) / 2)
+    return exponents
+
+
+def _labelled(loss: Array, choice: Array, where, axes: tuple[int, ...]) -> Array:
+    """The losses in the choice's dtype, 0 where they do not count; what rounding has put below 0 is 0, with its derivative."""
+    loss = loss + lax.stop_gradient(jnp.maximum(-loss, 0))
+    loss = lax.squeeze(jnp.broadcast_to(loss, [1 if i in axes else n for i, n in enumerate(choice.shape)]), axes)
+    return (loss if where is None else jnp.where(where, loss, 0)).astype(choice.dtype)

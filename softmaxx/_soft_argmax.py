@@ -1,0 +1,114 @@
+"""Readouts of scores: the expected position under the softmax, or under a sparse choice."""
+
+from functools import partial
+
+import jax
+
+from softmaxx import _check, _expect, _simplex, _threshold, _tsallis
+from softmaxx._expect import Positions
+from softmaxx._types import Array, ArrayLike, Axis, Number
+
+
+def soft_argmax(
+    scores: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: Number = 1.0,
+    positions: Positions = None,
+) -> Array:
+    r"""Computes the expected index under `softmax`, Σ i·exp(scores_i/T) / Σ exp(scores_i/T): an argmax with a gradient.
+
+    Every entry takes part, so a long flat background pulls the result to the middle: `sparse_argmax` does not see it.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated. T = 1/β.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+
+    Returns:
+      `[...]`, the scores' shape without the axis, or for a tuple of axes coordinates `[..., len(axis)]` in the order
+      listed; in the scores' dtype, computed in at least float32 and rounded once. Units: those of the positions.
+
+    Limits:
+      T = 0: the mean position of the largest entries (`jnp.argmax` where there is no tie), with zero derivative. T → ∞:
+      the mean of all positions. A fully masked slice gives 0, a slice with nan gives nan.
+
+    Raises:
+      TypeError: scores or positions that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> scores = jnp.array([0.0, 1.0, 5.0, 1.0])
+      >>> print(f"{sx.soft_argmax(scores):.3f}", [f"{slope:.3f}" for slope in jax.grad(sx.soft_argmax)(scores)])
+      1.987 ['-0.013', '-0.017', '0.012', '0.018']
+
+    Reference:
+      Levine et al., End-to-End Training of Deep Visuomotor Policies, JMLR 2016; Chapelle and Wu, Gradient descent
+      optimization of smoothed information retrieval metrics, Information Retrieval 2010.
+    """
+    return _regularized_argmax("soft_argmax", scores, 1.0, axis, where, temperature, positions)
+
+
+def sparse_argmax(
+    scores: ArrayLike,
+    *,
+    alpha: Number = 2.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: Number = 1.0,
+    positions: Positions = None,
+) -> Array:
+    r"""Computes the expected index under `entmax`, Σ i·p_i: an argmax with a gradient that far lower scores cannot move.
+
+    With α > 1, scores more than T/(α−1) below the largest have no weight at all, however many they are. They get no
+    gradient either: where that stops a model from learning, raise the temperature or use `soft_argmax`.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      alpha: α ≥ 1, a number or one for each choice, `[..., 1]`; 1 is softmax, 2 sparsemax. It may be differentiated.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+
+    Returns:
+      `[...]`, the scores' shape without the axis, or for a tuple of axes coordinates `[..., len(axis)]` in the order
+      listed; in the scores' dtype, computed in at least float32 and rounded once. Units: those of the positions.
+
+    Limits:
+      T = 0: the mean position of the largest entries (`jnp.argmax` where there is no tie), with zero derivative. T → ∞:
+      the mean of all positions. A fully masked slice gives 0, a slice with nan gives nan.
+
+    Raises:
+      TypeError: scores or positions that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature;
+        α < 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> scores = jnp.array([0.0, 4.5, 5.0, 1.0])
+      >>> print(sx.sparse_argmax(scores), jax.grad(sx.sparse_argmax)(scores))
+      1.75 [ 0.  -0.5  0.5  0. ]
+
+    Reference:
+      Martins and Astudillo, From Softmax to Sparsemax, ICML 2016; Peters, Niculae and Martins, Sparse
+      Sequence-to-Sequence Models, ACL 2019.
+    """
+    return _regularized_argmax("sparse_argmax", scores, alpha, axis, where, temperature, positions)
+
+
+def _regularized_argmax(function, scores, alpha, axis, where, temperature, positions) -> Array:
+    scores, axes, power = _simplex.checked(function, scores, alpha, axis, where, temperature)
+    positions = _check.axis_positions(function, positions, axis, axes, scores.shape)
+    return _choose_and_read(scores, where, alpha, temperature, positions, power, axes, isinstance(axis, tuple))
+
+
+@partial(jax.jit, static_argnums=(5, 6, 7))
+def _choose_and_read(scores, where, alpha, temperature, positions, power, axes, joint) -> Array:
+    working = _threshold.working(scores)
+    p = _tsallis.argmax(working, where, alpha, temperature, power, axes)
+    return _expect.mean_position(p, positions, axes, joint).astype(scores.dtype)
