@@ -200,7 +200,7 @@ def find_peaks(
 def _find_peaks(static, scores, where, temperature, threshold, positions):
     count, window, min_distance, choice, axes, joint = static
     x = _threshold.masked(_threshold.working(scores), where)
-    share = _chosen("find_peaks", x, temperature, choice, axes, x > -jnp.inf)
+    share = _chosen("find_peaks", x, temperature, choice, axes, ~(x == -jnp.inf))
     maxima = _local_maxima(
         _threshold.pinned(lax.stop_gradient(x)), lax.stop_gradient(_threshold.aligned(threshold, x)), min_distance, axes
     )

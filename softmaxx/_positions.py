@@ -1,6 +1,7 @@
 """The positions of the entries of an axis in the coordinate conventions of the field."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from softmaxx import _check
 from softmaxx._types import Array
@@ -75,7 +76,7 @@ def unit_positions(n: int, *, align_corners: bool = False, interval: tuple[float
     """
     n = _check.count("unit_positions", "n", n)
     first, last = interval
-    # In whole numbers, so that there is one rounding, that of the division.
-    after = jnp.arange(n, dtype=float) if align_corners and n > 1 else 2 * jnp.arange(n, dtype=float) + 1
-    width = n - 1 if align_corners and n > 1 else 2 * n
-    return (first * (width - after) + last * after) / width
+    # In whole numbers, and by NumPy: XLA would multiply by the reciprocal of the width and round twice.
+    corners = align_corners and n > 1
+    after, width = (np.arange(n), n - 1) if corners else (2 * np.arange(n) + 1, 2 * n)
+    return jnp.asarray((first * (width - after) + last * after) / width, float)

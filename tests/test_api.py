@@ -24,6 +24,7 @@ DOCUMENTED = [name for name in sx.__all__ if not isinstance(getattr(sx, name), s
 POSITIONAL = {
     *("scores", "targets", "choice", "oracle", "phi", "smooth", "fn", "alpha", "k"),
     *("argmax", "penalty", "hard", "soft", "features", "weights", "labels"),
+    *("coordinates", "centres", "n"),
 }
 SEVERAL = {
     "entmax_loss": 2,
@@ -31,6 +32,9 @@ SEVERAL = {
     "regularized": 2,
     "straight_through": 2,
     "linear_entmax_loss": 3,
+    "coordinate_loss": 2,
+    "kl_to_gaussian": 2,
+    "js_to_gaussian": 2,
     "entropic": 0,
     "euclidean": 0,
     "adaptive_strength": 0,
@@ -40,7 +44,7 @@ SEVERAL = {
 def test_the_public_names_are_all_there_is():
     public = {name for name in vars(sx) if not name.startswith("_")}
     assert public == set(sx.__all__)
-    assert len(sx.__all__) <= 51
+    assert len(sx.__all__) <= 63
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -60,6 +64,8 @@ def test_the_signatures_are_those_of_the_contract():
     empty = inspect.Parameter.empty
     draws = {"num_samples": 128, "sigma": 1.0, "noise": sx.normal}
     choice = {"axis": -1, "where": None, "temperature": 1.0}
+    maxima = {"min_distance": 1, "threshold": -jnp.inf}
+    heatmap = {"sigma": empty, "axis": -1, "positions": None, "where": None}
     assert defaults == {
         "softmax": choice,
         "sparsemax": choice,
@@ -70,9 +76,20 @@ def test_the_signatures_are_those_of_the_contract():
         "top_k_mask": {"k": empty, "axis": -1, "where": None},
         "expected_index": {"axis": -1, "positions": None},
         "expected_spread": {"axis": -1, "positions": None},
+        "expected_covariance": {"axis": -1, "positions": None},
+        "expm1_softmax": {"background": 0.0, **choice},
         "soft_argmax": {**choice, "positions": None},
         "sparse_argmax": {"alpha": 2.0, **choice, "positions": None},
         "perturbed_argmax": {"key": empty, **draws, "axis": -1, "where": None, "positions": None},
+        "local_argmax": {"window": empty, "choice": sx.softmax, "weight": None, **choice, "positions": None},
+        "find_peaks": {"count": empty, "window": empty, **maxima, "choice": sx.softmax, **choice, "positions": None},
+        "pixel_positions": {"origin": 0.0},
+        "unit_positions": {"align_corners": False, "interval": (-1.0, 1.0)},
+        "coordinate_loss": {"penalty": None, "where": None},
+        "variance_loss": heatmap,
+        "kl_to_gaussian": heatmap,
+        "js_to_gaussian": heatmap,
+        "gaussian_heatmap": {"shape": empty, "sigma": empty, "positions": None, "where": None},
         "perturbed": {**draws, "sampler": sx.independent, "baseline": True, "batch_size": None},
         "standard_error": {},
         "row_oracle": {},

@@ -96,3 +96,43 @@ def test_a_background_pulls_the_soft_index_but_not_the_sparse_one():
     scores = jnp.zeros(64).at[12].set(3.0)
     assert sx.soft_argmax(scores) > 25
     assert sx.sparse_argmax(scores) == 12
+
+
+@pytest.mark.parametrize("shape", [(7,), (4, 5), (3, 4, 5)])
+def test_covariance_of_any_rank_is_the_sum_over_a_grid(shape):
+    axes = tuple(range(1, 1 + len(shape)))
+    choice = np.asarray(sx.softmax(scores_of((2, *shape)), axis=axes))
+    positions = tuple(100 + np.cumsum(1 + np.arange(n) % 3).astype(float) for n in shape)
+    grid = np.stack(np.meshgrid(*positions, indexing="ij"), -1)
+    for p, got in zip(choice, sx.expected_covariance(choice, axis=axes, positions=positions), strict=True):
+        away = grid - (p[..., None] * grid).sum(tuple(range(len(shape))))
+        expected = (p[..., None, None] * away[..., :, None] * away[..., None, :]).sum(tuple(range(len(shape))))
+        np.testing.assert_allclose(got, expected, atol=1e-12)
+    covariance = sx.expected_covariance(choice, axis=axes)
+    diagonal = jnp.diagonal(covariance, axis1=-2, axis2=-1)
+    np.testing.assert_allclose(diagonal, sx.expected_spread(choice, axis=axes) ** 2, atol=1e-12)
+    backwards = sx.expected_covariance(choice, axis=axes[::-1])
+    np.testing.assert_allclose(backwards, covariance[..., ::-1, ::-1], atol=1e-12)
+
+
+def test_covariance_of_a_diagonal_of_one_axis_and_of_nothing():
+    np.testing.assert_allclose(sx.expected_covariance(jnp.eye(4) / 4, axis=(0, 1)), np.full((2, 2), 1.25))
+    np.testing.assert_allclose(sx.expected_covariance(jnp.array([0.5, 0, 0, 0, 0.5])), 4)
+    np.testing.assert_array_equal(sx.expected_covariance(jnp.zeros((3, 4)), axis=(0, 1)), 0)
+    np.testing.assert_array_equal(sx.expected_covariance(jnp.zeros((3, 4)).at[1, 2].set(1.0), axis=(0, 1)), 0)
+    assert np.isnan(sx.expected_covariance(jnp.full((3, 4), jnp.nan), axis=(0, 1))).all()
+    far = 1e4 + jnp.arange(4.0, dtype=np.float32)  # no cancellation of squares
+    choice = jnp.eye(4, dtype=np.float32) / 4
+    got = sx.expected_covariance(choice, axis=(0, 1), positions=(far, far))
+    np.testing.assert_allclose(got, np.full((2, 2), 1.25), rtol=1e-6)
+    assert sx.expected_covariance(choice.astype(jnp.bfloat16), axis=(0, 1)).dtype == jnp.bfloat16
+
+
+def test_derivatives_of_the_covariance():
+    choice, weights = sx.softmax(scores_of((2, 4, 3)), axis=(1, 2)), scores_of((2, 2, 2), seed=1)
+
+    @jax.jit
+    def loss(choice, y, x):
+        return (weights * sx.expected_covariance(choice, axis=(1, 2), positions=(y, x))).sum()
+
+    check_grads(loss, (choice, POSITIONS[:4], POSITIONS[2:]), order=2, modes=("fwd", "rev"))

@@ -1,0 +1,60 @@
+"""The coordinate conventions, against numbers worked out by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import softmaxx as sx
+
+
+def test_every_convention_by_hand():
+    np.testing.assert_array_equal(sx.pixel_positions(3), [0, 1, 2])
+    np.testing.assert_array_equal(sx.pixel_positions(3, origin=0.5), [0.5, 1.5, 2.5])
+    np.testing.assert_array_equal(sx.unit_positions(4), [-0.75, -0.25, 0.25, 0.75])
+    np.testing.assert_array_equal(sx.unit_positions(5, align_corners=True), [-1, -0.5, 0, 0.5, 1])
+    np.testing.assert_array_equal(sx.unit_positions(4, interval=(0.0, 1.0)), [0.125, 0.375, 0.625, 0.875])
+    np.testing.assert_array_equal(sx.unit_positions(3, align_corners=True, interval=(10.0, 20.0)), [10, 15, 20])
+    for align_corners in [False, True]:
+        np.testing.assert_array_equal(sx.unit_positions(1, align_corners=align_corners), [0])
+
+
+@pytest.mark.parametrize("n", [3, 7, 48, 100])
+def test_positions_are_rounded_once_and_the_table_is_right_both_ways(n):
+    i = np.arange(n)
+    table = {  # positions: from the index, and back
+        (False, (-1.0, 1.0)): (lambda i: (2 * i + 1) / n - 1, lambda x: (n * (x + 1) - 1) / 2),
+        (True, (-1.0, 1.0)): (lambda i: 2 * i / (n - 1) - 1, lambda x: (n - 1) * (x + 1) / 2),
+        (False, (0.0, 1.0)): (lambda i: (i + 0.5) / n, lambda x: n * x - 0.5),
+    }
+    for (align_corners, interval), (to, back) in table.items():
+        x = sx.unit_positions(n, align_corners=align_corners, interval=interval)
+        np.testing.assert_allclose(x, to(i), atol=1e-15)
+        np.testing.assert_allclose(back(np.asarray(x)), i, atol=1e-13)
+    np.testing.assert_array_equal(sx.unit_positions(n), -sx.unit_positions(n)[::-1])
+    np.testing.assert_array_equal(sx.unit_positions(n), (2 * i + 1 - n) / n)
+    np.testing.assert_array_equal(sx.unit_positions(n, align_corners=True), (2 * i + 1 - n) / (n - 1))
+
+
+@pytest.mark.parametrize("shape", [(9,), (6, 9), (4, 6, 9)])
+def test_a_peak_is_read_in_every_convention(shape):
+    index = np.array([n / 3 + 0.2 for n in shape])
+    axes = tuple(range(len(shape)))
+    choice = sx.gaussian_heatmap(jnp.asarray(index), shape=shape, sigma=0.6)
+    choice = choice / choice.sum()
+    read = np.asarray(sx.expected_index(choice, axis=axes))
+    for convention, convert in [
+        (sx.pixel_positions, lambda i, n: i),
+        (lambda n: sx.pixel_positions(n, origin=0.5), lambda i, n: i + 0.5),
+        (sx.unit_positions, lambda i, n: (2 * i + 1) / n - 1),
+        (lambda n: sx.unit_positions(n, align_corners=True), lambda i, n: 2 * i / (n - 1) - 1),
+        (lambda n: sx.unit_positions(n, interval=(0.0, 1.0)), lambda i, n: (i + 0.5) / n),
+    ]:
+        got = sx.expected_index(choice, axis=axes, positions=tuple(convention(n) for n in shape))
+        np.testing.assert_allclose(got, [convert(i, n) for i, n in zip(read, shape, strict=True)], atol=1e-12)
+
+
+def test_wrong_lengths():
+    with pytest.raises(ValueError, match="pixel_positions: n=0; pass n >= 1"):
+        sx.pixel_positions(0)
+    with pytest.raises(TypeError, match=r"unit_positions: n=2\.5 is not an int"):
+        sx.unit_positions(2.5)
