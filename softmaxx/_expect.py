@@ -125,7 +125,7 @@ def expected_covariance(choice: ArrayLike, *, axis: Axis = -1, positions: Positi
 @partial(jax.jit, static_argnums=(2, 3))
 def mean_position(choice: Array, positions: tuple[Array, ...] | None, axes: tuple[int, ...], joint: bool) -> Array:
     means = [(p * x).sum(axes, keepdims=True) for p, x in marginals(choice, positions, axes)]
-    return _gathered(means, choice.dtype, axes, joint)
+    return gathered(means, choice.dtype, axes, joint)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -136,7 +136,7 @@ def _expected_spread(choice: Array, positions: tuple[Array, ...] | None, axes: t
         variance = (p * (x - mean) ** 2).sum(axes, keepdims=True)
         positive = jnp.where(variance == 0, 1, variance)  # so that the derivative of the root at 0 is 0, not nan
         spreads.append(jnp.where(variance == 0, 0, jnp.sqrt(positive)))
-    return _gathered(spreads, choice.dtype, axes, joint)
+    return gathered(spreads, choice.dtype, axes, joint)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -159,7 +159,7 @@ def covariance(choice: Array, positions: tuple[Array, ...] | None, axes: tuple[i
 
     upper = {(a, b): between(a, b) for a in range(len(axes)) for b in range(a, len(axes))}
     rows = [
-        _gathered([upper[min(a, b), max(a, b)] for b in range(len(axes))], choice.dtype, axes, joint) for a in range(len(axes))
+        gathered([upper[min(a, b), max(a, b)] for b in range(len(axes))], choice.dtype, axes, joint) for a in range(len(axes))
     ]
     return jnp.stack(rows, -2) if joint else rows[0]
 
@@ -168,18 +168,24 @@ def marginals(choice: Array, positions: tuple[Array, ...] | None, axes: tuple[in
     """For each listed axis its positions, and the choice summed over the other axes, which is all that they need."""
     p = _threshold.working(choice)
     pairs = []
-    for i, axis in enumerate(axes):
-        x = jnp.arange(p.shape[axis]) if positions is None else positions[i]
-        if x.ndim == 1:
-            x = lax.expand_dims(x, [other for other in range(p.ndim) if other != axis])
+    for axis, x in zip(axes, aligned_positions(p, positions, axes), strict=True):
         marginal = p.sum(tuple(other for other in axes if other != axis), keepdims=True)
         # The select changes no number: it spreads the positions over the devices like the choice, so that no cotangent of
         # theirs is gathered on an explicit mesh.
-        pairs.append((marginal, jnp.where(jnp.isnan(marginal), jnp.nan, x.astype(p.dtype))))
+        pairs.append((marginal, jnp.where(jnp.isnan(marginal), jnp.nan, x)))
     return pairs
 
 
-def _gathered(values: list[Array], dtype: jnp.dtype, axes: tuple[int, ...], joint: bool) -> Array:
+def aligned_positions(like: Array, positions: tuple[Array, ...] | None, axes: tuple[int, ...]) -> tuple[Array, ...]:
+    """The positions of each axis, 0, 1, 2, … if none are given, in the dtype and rank of `like`."""
+    given = [jnp.arange(like.shape[axis]) for axis in axes] if positions is None else positions
+    return tuple(
+        (x if x.ndim > 1 else lax.expand_dims(x, [i for i in range(like.ndim) if i != axis])).astype(like.dtype)
+        for axis, x in zip(axes, given, strict=True)
+    )
+
+
+def gathered(values: list[Array], dtype: jnp.dtype, axes: tuple[int, ...], joint: bool) -> Array:
     """One array `[...]`, or `[..., len(axes)]` for a joint choice, rounded to the dtype."""
     squeezed = [lax.squeeze(value, axes).astype(dtype) for value in values]
     return jnp.stack(squeezed, -1) if joint else squeezed[0]

@@ -326,13 +326,10 @@ def _log_gaussians(axes, choice, means, deviations, positions, where):
 def _exponents(axes, like, means, deviations, positions, where) -> list[Array]:
     """−(x − mean)²/(2σ²) for each axis; the means `[..., d]` of what is not labelled are taken as 0."""
     exponents = []
-    for i, (axis, sigma) in enumerate(zip(axes, deviations, strict=True)):
-        x = jnp.arange(like.shape[axis]) if positions is None else positions[i]
-        if x.ndim == 1:
-            x = lax.expand_dims(x, [other for other in range(like.ndim) if other != axis])
+    for i, (x, sigma) in enumerate(zip(_expect.aligned_positions(like, positions, axes), deviations, strict=True)):
         mean = means[..., i].astype(like.dtype)
         mean = mean if where is None else jnp.where(jnp.broadcast_to(where, mean.shape), mean, 0)
-        away = (x.astype(like.dtype) - lax.expand_dims(mean, sorted(axes))) / _threshold.aligned(sigma, like)
+        away = (x - lax.expand_dims(mean, sorted(axes))) / _threshold.aligned(sigma, like)
         exponents.append(-(away**2) / 2)
     return exponents
 

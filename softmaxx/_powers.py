@@ -304,8 +304,11 @@ def logarithm_slope(p: Array, alpha: Array) -> Array:
     return log_p**2 * _second_difference((alpha - 1) * log_p)
 
 
-def power_tangent(p, on, alpha, temperature, tangents, power, axes, dk: float | Array = 0) -> Array:
-    """The derivative of p, where it is `on` a power of (x − τ)/T, along (dx, dα, dT or None) and the dk of its sum."""
+def power_tangent(p, on, alpha, temperature, tangents, power, axes, dk: float | Array = 0, along=_threshold.tangent) -> Array:
+    """The derivative of p, where it is `on` a power of (x − τ)/T, along (dx, dα, dT or None) and the dk of its sum.
+
+    With another `along`, linear in its second argument, it is that of what is read from p.
+    """
     dx, dalpha, dtemperature = tangents
     inside = jnp.where(on | jnp.isnan(p), p, 1)
     log_p = jnp.log(inside)
@@ -314,10 +317,10 @@ def power_tangent(p, on, alpha, temperature, tangents, power, axes, dk: float | 
     if dtemperature is not None:
         v -= log_p * _first_difference((alpha - 1) * log_p) * dtemperature  # ln_α(p) = (p^{α−1} − 1)/(α−1)
     rate = jnp.where(temperature > 0, 1 / jnp.where(temperature > 0, temperature, 1), 0)
-    dp = _threshold.tangent(w, v, axes) * rate
+    dp = along(w, v, axes) * rate
     if dalpha is not None:
         c = -(log_p**2) * _second_difference((alpha - 1) * log_p)
-        dp += jnp.where(temperature > 0, _threshold.tangent(w, c * dalpha, axes), 0)
+        dp += jnp.where(temperature > 0, along(w, c * dalpha, axes), 0)
     if not (isinstance(dk, int) and dk == 0):
         dp += _threshold.tangent(w, jnp.zeros_like(p), axes, dk)
     return dp

@@ -1,10 +1,12 @@
 """Readouts of scores: the expected position under the softmax, or under a sparse choice."""
 
+import math
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 
-from softmaxx import _check, _expect, _simplex, _threshold, _tsallis
+from softmaxx import _check, _expect, _powers, _reduce, _simplex, _threshold, _tsallis
 from softmaxx._expect import Positions
 from softmaxx._types import Array, ArrayLike, Axis, Number
 
@@ -109,6 +111,48 @@ def _regularized_argmax(function, scores, alpha, axis, where, temperature, posit
 
 @partial(jax.jit, static_argnums=(5, 6, 7))
 def _choose_and_read(scores, where, alpha, temperature, positions, power, axes, joint) -> Array:
-    working = _threshold.working(scores)
-    p = _tsallis.argmax(working, where, alpha, temperature, power, axes)
-    return _expect.mean_position(p, positions, axes, joint).astype(scores.dtype)
+    given = _tsallis.problem(_threshold.working(scores), where, alpha, temperature, power, axes, with_height=False)
+    means = _means(*given, _expect.aligned_positions(given.scores, positions, axes), power, axes)
+    return _expect.gathered(means, scores.dtype, axes, joint)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
+def _means(scores, alpha, temperature, solved, positions, power, axes) -> tuple[Array, ...]:
+    """Σ p·x for each axis, `[..., 1]`, in one pass that does not write p; far positions are measured from their middle."""
+    p = _tsallis.read(alpha, temperature, solved, power)
+    middles = [x.mean(axis, keepdims=True) for x, axis in zip(positions, axes, strict=True)]
+    mass, *moments = _reduce.sums([p, *(p * (x - c) for x, c in zip(positions, middles, strict=True))], axes)
+    return tuple(c * mass + moment for c, moment in zip(middles, moments, strict=True))
+
+
+@partial(_means.defjvp, symbolic_zeros=True)
+def _means_jvp(power, axes, primals, tangents):
+    # p' = w ⊙ (v − Σwv/Σw) gives Σ x·p' = Σ w·(x − c)·v with c = Σwx/Σw, whose transpose is a product for each entry, without
+    # a sum over all. For softmax w = p, and c is the mean.
+    means = _means(*primals, power, axes)
+    moved = _means_linear(power, axes, primals, means, *_tsallis.given_tangents(tangents[:3]))
+    shifts = _tsallis.given_tangents(tangents[4])
+    return means, tuple(
+        one if shift is None else one + _shift(power, axes, primals, shift) for one, shift in zip(moved, shifts, strict=True)
+    )
+
+
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # p is not kept
+def _means_linear(power, axes, primals, means, dx, dalpha, dtemperature):
+    scores, alpha, temperature, solved, positions = primals
+    p = _tsallis.choice(scores, alpha, temperature, solved, power, axes)
+
+    def moved(x, mean):
+        def along(w, v, axes):
+            centre = mean if power == math.inf else _threshold.movement(w, x + _threshold.nothing(w), axes)
+            return jnp.where(w == 0, 0, w * (x - centre) * v).sum(axes, keepdims=True)
+
+        return _powers.power_tangent(p, p > 0, alpha, temperature, (dx, dalpha, dtemperature), power, axes, along=along)
+
+    return tuple(moved(x, mean) for x, mean in zip(positions, means, strict=True))
+
+
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
+def _shift(power, axes, primals, dpositions):
+    scores, alpha, temperature, solved, _ = primals
+    return (_tsallis.choice(scores, alpha, temperature, solved, power, axes) * dpositions).sum(axes, keepdims=True)

@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 
 def argmax(scores: Array, where: Array | None, alpha: Number, temperature: Number, power: float | None, axes: tuple) -> Array:
     """The p that attains the max: softmax at α = 1, sparsemax at 2."""
-    return _choice(*problem(scores, where, alpha, temperature, power, axes, with_height=False), power, axes)
+    return choice(*problem(scores, where, alpha, temperature, power, axes, with_height=False), power, axes)
 
 
 def value(scores: Array, where: Array | None, alpha: Number, temperature: Number, power: float | None, axes: tuple) -> Array:
@@ -117,11 +117,11 @@ def _valid(alpha: Array, temperature: Array) -> tuple[Array, Array]:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5))
-def _choice(scores, alpha, temperature, solved, power, axes):
-    return _read(alpha, temperature, solved, power).astype(scores.dtype)
+def choice(scores, alpha, temperature, solved, power, axes):
+    return read(alpha, temperature, solved, power).astype(scores.dtype)
 
 
-def _read(alpha: Array, temperature: Array, solved: Solved, power: float | None) -> Array:
+def read(alpha: Array, temperature: Array, solved: Solved, power: float | None) -> Array:
     x, peak, threshold = solved
     alpha, temperature = _valid(alpha, temperature)
     if power in (1, 2):
@@ -133,16 +133,16 @@ def _read(alpha: Array, temperature: Array, solved: Solved, power: float | None)
     return _powers.any_choice(x, above, alpha + _threshold.constant(0, peak), power, threshold)
 
 
-@partial(_choice.defjvp, symbolic_zeros=True)
+@partial(choice.defjvp, symbolic_zeros=True)
 def _choice_jvp(power, axes, primals, tangents):
     # With t = (x − τ)/T, p = φ(t) and w = φ'(t) = p^{2−α}, x' = dx, T' = dT and α' = dα move p by w ⊙ (v − Σwv/Σw), where
     #   v = (dx − t·dT)/T + c·dα.
     # Both t and c count up to a constant, so t may be ln_α(p) = (p^{α−1} − 1)/(α−1). From log p = log(1 + (α−1)t)/(α−1),
     #   ∂p/∂α = w·c,  c = (ln_α(p) − p^{α−1} log p)/(α−1),
     # which is the ∂α of Correia, Niculae and Martins (2019) before its rank-one correction, and finite at α = 1.
-    p = _choice(*primals, power, axes)
+    p = choice(*primals, power, axes)
     _, alpha, temperature, _ = primals
-    return p, _choice_linear(power, axes, p, alpha, temperature, *_given(tangents))
+    return p, _choice_linear(power, axes, p, alpha, temperature, *given_tangents(tangents[:3]))
 
 
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # the only residual of the size of the scores is p
@@ -152,9 +152,9 @@ def _choice_linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature)
     return dp.astype(p.dtype)
 
 
-def _given(tangents):
-    """The tangents of the scores, α and T; None for those that are zero."""
-    return (None if isinstance(one, SymbolicZero) else one for one in tangents[:3])
+def given_tangents(tangents):
+    """The tangents, None for those that are zero."""
+    return [None if isinstance(one, SymbolicZero) else one for one in tangents]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
@@ -166,13 +166,13 @@ def _above_peak(scores, alpha, temperature, solved, counts, power, axes):
 @partial(_above_peak.defjvp, symbolic_zeros=True)
 def _above_peak_jvp(power, axes, primals, tangents):
     # At the maximising p the value moves as if p were held (Danskin): F' = ⟨p, dx⟩ + H_α(p)·dT + T·∂H_α(p)/∂α·dα.
-    return _above_peak(*primals, power, axes), _above_peak_linear(power, axes, primals, *_given(tangents))
+    return _above_peak(*primals, power, axes), _above_peak_linear(power, axes, primals, *given_tangents(tangents[:3]))
 
 
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # p is not kept
 def _above_peak_linear(power, axes, primals, dx, dalpha, dtemperature):
     scores, alpha, temperature, solved, counts = primals
-    p = _choice(scores.astype(solved.x.dtype), alpha, temperature, solved, power, axes)
+    p = choice(scores.astype(solved.x.dtype), alpha, temperature, solved, power, axes)
     p = jnp.where(counts, p, 0)
     total = _threshold.constant(0, solved.peak)
     if dx is not None:
