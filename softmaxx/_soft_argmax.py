@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from softmaxx import _check, _expect, _powers, _reduce, _simplex, _threshold, _tsallis
+from softmaxx import _check, _expect, _powers, _simplex, _threshold, _tsallis
 from softmaxx._expect import Positions
 from softmaxx._types import Array, ArrayLike, Axis, Number
 
@@ -118,11 +118,9 @@ def _choose_and_read(scores, where, alpha, temperature, positions, power, axes, 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
 def _means(scores, alpha, temperature, solved, positions, power, axes) -> tuple[Array, ...]:
-    """Σ p·x for each axis, `[..., 1]`, in one pass that does not write p; far positions are measured from their middle."""
+    """Σ p·x for each axis, `[..., 1]`."""
     p = _tsallis.read(alpha, temperature, solved, power)
-    middles = [x.mean(axis, keepdims=True) for x, axis in zip(positions, axes, strict=True)]
-    mass, *moments = _reduce.sums([p, *(p * (x - c) for x, c in zip(positions, middles, strict=True))], axes)
-    return tuple(c * mass + moment for c, moment in zip(middles, moments, strict=True))
+    return tuple((marginal * x).sum(axes, keepdims=True) for marginal, x in _expect.marginals(p, positions, axes))
 
 
 @partial(_means.defjvp, symbolic_zeros=True)
