@@ -2,11 +2,12 @@
 
 from softmaxx._background import expm1_softmax
 from softmaxx._capped import soft_top_k
+from softmaxx._coordinate_loss import coordinate_loss
 from softmaxx._entmax_loss import entmax_loss, sparsemax_loss
 from softmaxx._estimators import identity_gradient, interpolated, straight_through
 from softmaxx._expect import expected_covariance, expected_index, expected_spread
 from softmaxx._gumbel import gumbel_rao, gumbel_softmax, gumbel_top_k, hard_gumbel_softmax, reinmax
-from softmaxx._heatmaps import coordinate_loss, gaussian_heatmap, js_to_gaussian, kl_to_gaussian, variance_loss
+from softmaxx._heatmaps import gaussian_heatmap, js_to_gaussian, kl_to_gaussian, variance_loss
 from softmaxx._host import host_oracle
 from softmaxx._implicit_mle import adaptive_strength, implicit_mle, sum_of_gamma
 from softmaxx._linear_loss import linear_entmax_loss

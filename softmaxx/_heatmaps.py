@@ -1,7 +1,6 @@
-"""Targets and losses of heatmaps: Gaussians, and how far coordinates and choices are from where they should be."""
+"""Heatmaps: Gaussian targets, and how far a choice over a map is from them."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -13,75 +12,6 @@ from softmaxx._expect import Positions
 from softmaxx._types import Array, ArrayLike, Axis, Number
 
 Deviation = Number | tuple[Number, ...]
-
-
-def coordinate_loss(
-    coordinates: ArrayLike,
-    targets: ArrayLike,
-    *,
-    penalty: Callable[[Array], Array] | None = None,
-    where: ArrayLike | None = None,
-) -> Array:
-    r"""Computes the distance of coordinates from their targets, √Σ(x − t)², or Σ penalty(x − t), over the last axis.
-
-    Args:
-      coordinates: real numbers `[..., d]`, from a readout over a tuple of axes.
-      targets: where they should be, `[..., d]`, in the same units and order.
-      penalty: an elementwise function of the differences, such as `jnp.abs`, `optax.losses.huber_loss`, or the Wing loss of the
-        example; None for the Euclidean distance. Make it once, a new function is compiled again.
-      where: booleans that broadcast to `[...]`, which points are labelled: with False the loss is 0 and has no gradient,
-        whatever the target holds, nan included.
-
-    Returns:
-      `[...]`, one number for each point, in the dtype of the coordinates. Units: those of the coordinates, or of the penalty.
-
-    Limits:
-      At distance 0 the derivative, which has no direction there, is 0. For the mean over labelled points divide the sum by
-      `where.sum()`. To train the whole distribution and not its mean only, take the mean loss of samples that are relaxed,
-      `expected_index(gumbel_softmax(scores, key=key, axis=axes), axis=axes)` (sampling-argmax, Li et al. 2021).
-
-    Raises:
-      TypeError: coordinates or targets that are not real numbers, or a `where` that is not boolean.
-      ValueError: shapes that differ; a penalty that returns another shape or dtype.
-
-    Example:
-      >>> import jax.numpy as jnp, softmaxx as sx
-      >>> points, targets = jnp.array([[3.0, 4.0], [1.0, 1.0]]), jnp.array([[0.0, 0.0], [jnp.nan, 1.0]])
-      >>> print(sx.coordinate_loss(points, targets, where=jnp.array([True, False])))
-      [5. 0.]
-      >>> def wing(x, width=10.0, curvature=2.0):
-      ...     near = width * jnp.log1p(abs(x) / curvature)
-      ...     return jnp.where(abs(x) < width, near, abs(x) - width + width * jnp.log1p(width / curvature))
-      >>> print(sx.coordinate_loss(points[:1], targets[:1], penalty=wing).round(2))
-      [20.15]
-
-    Reference:
-      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018, equation 5; Feng et al., Wing
-      Loss for Robust Facial Landmark Localisation with Convolutional Neural Networks, CVPR 2018.
-    """
-    function = "coordinate_loss"
-    coordinates = _check.real_array(function, "coordinates", coordinates)
-    targets = _check.real_array(function, "targets", targets)
-    _check_heatmap.same_points(function, coordinates.shape, targets.shape)
-    _check.mask(function, where, coordinates.shape[:-1])
-    _check.hashable(function, "penalty", penalty)
-    return _coordinate_loss(coordinates, targets, where, penalty)
-
-
-@partial(jax.jit, static_argnums=3)
-def _coordinate_loss(coordinates, targets, where, penalty):
-    x = _threshold.working(coordinates)
-    labelled = jnp.ones(x.shape[:-1], bool) if where is None else jnp.broadcast_to(where, x.shape[:-1])
-    difference = jnp.where(labelled[..., None], x - targets.astype(x.dtype), 0)
-    if penalty is None:
-        square = (difference**2).sum(-1)
-        positive = jnp.where(square == 0, 1, square)  # so that the derivative of the root at 0 is 0, not nan
-        loss = jnp.where(square == 0, 0, jnp.sqrt(positive))
-    else:
-        each = penalty(difference)
-        _check.elementwise("coordinate_loss", "penalty", each, difference)
-        loss = each.sum(-1)
-    return jnp.where(labelled, loss, 0).astype(coordinates.dtype)
 
 
 def variance_loss(
@@ -113,7 +43,7 @@ def variance_loss(
       9.0
 
     Reference:
-      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018, equation 8.
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018.
     """
     return _variance_loss(*_checked("variance_loss", choice, None, sigma, axis, positions, where))
 
@@ -170,7 +100,7 @@ def kl_to_gaussian(
       0.0 4470.0
 
     Reference:
-      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018, section 3.3.
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018.
     """
     return _kl_to_gaussian(*_checked("kl_to_gaussian", choice, targets, sigma, axis, positions, where))
 
@@ -226,7 +156,7 @@ def js_to_gaussian(
       0.6931 0.6931
 
     Reference:
-      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018, equation 7; Lin, Divergence
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018; Lin, Divergence
       Measures Based on the Shannon Entropy, IEEE Transactions on Information Theory 1991.
     """
     return _js_to_gaussian(*_checked("js_to_gaussian", choice, targets, sigma, axis, positions, where))

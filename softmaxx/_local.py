@@ -68,8 +68,8 @@ def local_argmax(
       25.027 12.121
 
     Reference:
-      Luvizon, Tabia and Picard, Human pose regression by combining indirect part detection and contextual information, 2019,
-      for the expectation; the window follows the peak as in Bae et al., AV4D, 2022.
+      Lee et al., SFNet: Learning Object-aware Semantic Correspondence, CVPR 2019: their kernel soft-argmax has Gaussian weights
+      around the peak.
     """
     function = "local_argmax"
     scores, axes = _check.choice(function, scores, axis, where, temperature)
@@ -181,8 +181,7 @@ def find_peaks(
       ['12.121', '50.000', '0.000'] [ True  True False]
 
     Reference:
-      Luvizon, Tabia and Picard, Human pose regression by combining indirect part detection and contextual information, 2019,
-      for the expectation; Neubeck and Van Gool, Efficient Non-Maximum Suppression, ICPR 2006, for the maxima.
+      Neubeck and Van Gool, Efficient Non-Maximum Suppression, ICPR 2006, for the maxima; `local_argmax` for the positions.
     """
     function = "find_peaks"
     scores, axes = _check.choice(function, scores, axis, where, temperature)

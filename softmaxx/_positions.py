@@ -72,7 +72,7 @@ def unit_positions(n: int, *, align_corners: bool = False, interval: tuple[float
       [-0.75 -0.25  0.25  0.75] [-1.  -0.5  0.   0.5  1. ]
 
     Reference:
-      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018, equation 4 (the default).
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018 (the default).
     """
     n = _check.count("unit_positions", "n", n)
     first, last = interval
