@@ -14,6 +14,7 @@ import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ def patches(images, count, seed):
     """Patches `[count, SIZE, SIZE]` with a mark each, and where its crossing is, `[count, 2]` in pixels."""
     random = np.random.default_rng(seed)
     crossings = random.uniform(8, SIZE - 9, (count, 2))
-    away = np.stack(np.mgrid[:SIZE, :SIZE], -1) - crossings[:, None, None]
+    away = np.moveaxis(np.mgrid[:SIZE, :SIZE], 0, -1) - crossings[:, None, None]
     turn, mark = random.uniform(0, 2 * np.pi, (2, count, 1, 1))
     along = [rotated(away, turn + angle) for angle in (0, np.pi / 2)]
     chosen = random.integers(len(images), size=count)
@@ -138,7 +139,8 @@ def main():
 def plot(unseen, targets, found, errors):
     best = min(errors, key=lambda name: np.median(errors[name][0]))
     figure = plt.figure(figsize=(13, 5.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.2, 1])
+    parts: Any = figure.subfigures(1, 2, width_ratios=[1.2, 1])
+    left, right = parts
     left.suptitle(f"patches of unseen photographs, true (circle) and found by {best} (cross)")
     for axes, image, true, point in zip(left.subplots(3, 4).flat, unseen, targets, found[best][0], strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=1)

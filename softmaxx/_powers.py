@@ -1,7 +1,7 @@
 """The powers [(α−1)t]₊^{1/(α−1)} of the Tsallis family: their threshold on the simplex, and their derivatives."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -45,7 +45,7 @@ Lanes = Callable[[Array], tuple[Array, ...]]
 
 
 def support_threshold(
-    levels: list[Callable[[Lanes], list[Array]]], peak: Array, temperature: Array, m: int, with_height: bool
+    levels: Sequence[Callable[[Lanes], list[Array]]], peak: Array, temperature: Array, m: int, with_height: bool
 ) -> Threshold:
     """The threshold for α = 1 + 1/m, m = 1 or 2: p = (s/ω)ᵐ with s = max(c·x − c·peak − τ, 0), ω = c·mT and Σp = 1.
 

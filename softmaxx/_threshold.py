@@ -6,7 +6,7 @@ passes over everything are left, mostly one. For budgets and any φ (`points`) t
 arithmetic keeps the axes, so that batches, several choice axes and shardings need nothing special.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -91,7 +91,7 @@ def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, A
     return above
 
 
-def climb(levels: list, step_on: Callable, tau: Array, tolerance: float) -> tuple[Array, Array, Array]:
+def climb(levels: Sequence, step_on: Callable, tau: Array, tolerance: float) -> tuple[Array, Array, Array]:
     """A τ near the solution of Σφ = k, and the step δ that is left to it: τ + δ solves, though float may not resolve it.
 
     `step_on(level)(τ, passes)` is one pass over a level: δ, the relative error of Σφ at τ + δ, and another sum over the level,
@@ -123,9 +123,7 @@ def _start(tau: Array) -> tuple[Array, Array]:
     return go, go.astype(int) * 0
 
 
-def solve_by_levels(
-    levels: list[Array], step_on: Callable, lower: Array, upper: Array, tolerance: Array
-) -> tuple[Array, Array]:
+def solve_by_levels(levels: list, step_on: Callable, lower: Array, upper: Array, tolerance: Array) -> tuple[Array, Array]:
     """`solve` on each level in turn, from the coarsest, roughly but for the last, starting where the one before ended."""
     tau, delta = lower, constant(0, lower)
     for level in levels:

@@ -1,5 +1,7 @@
 """Gaussian targets and the losses of heatmaps, against sums over a grid in NumPy."""
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -198,7 +200,11 @@ def test_wrong_arguments():
         (lambda: sx.js_to_gaussian(choice, centres, sigma=(1.0,), axis=(1, 2)), ValueError, "1 deviations for 2 axes"),
         (lambda: sx.variance_loss(choice, sigma=-1.0, axis=(1, 2)), ValueError, "variance_loss: sigma=-1 is below 0"),
         (lambda: sx.gaussian_heatmap(centres, shape=(4,), sigma=1.0), ValueError, r"centres have shape \(2, 2\), shape=\(4,\)"),
-        (lambda: sx.gaussian_heatmap(centres, shape=[4, 5], sigma=1.0), TypeError, "gaussian_heatmap: shape=.* is not a tuple"),
+        (
+            lambda: sx.gaussian_heatmap(centres, shape=cast(Any, [4, 5]), sigma=1.0),
+            TypeError,
+            "gaussian_heatmap: shape=.* is not a tuple",
+        ),
         (
             lambda: sx.gaussian_heatmap(centres, shape=(4, 5), sigma=jnp.ones(3)),
             ValueError,

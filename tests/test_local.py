@@ -1,6 +1,7 @@
 """Local readouts: windows, several peaks, what lies outside of them, and derivatives."""
 
 from functools import partial
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def test_what_is_outside_has_no_weight_however_large_it_is_elsewhere():
     far = scores.at[50].set(1e4)
     np.testing.assert_allclose(sx.local_argmax(far, window=1, where=visible), exact, atol=1e-14)
     peaks = sx.find_peaks(far, count=2, window=1)
-    np.testing.assert_allclose(peaks.coordinates, [50, exact], atol=1e-13)
+    np.testing.assert_allclose(peaks.coordinates, [50, float(exact)], atol=1e-13)
     np.testing.assert_allclose(peaks.mass, [1, 0], atol=1e-12)
     assert sx.local_argmax(scores, window=0) == 12
     assert not jax.grad(lambda x: sx.local_argmax(x, window=0))(scores).any()
@@ -129,7 +130,7 @@ def test_peaks_of_any_rank_are_those_of_a_search_in_numpy(shape):
     peaks = sx.find_peaks(maps, count=3, window=1, min_distance=distance, axis=axes, threshold=-0.5)
     for row, x in enumerate(maps):
         grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, len(shape))
-        near = (abs(grid[:, None] - grid[None]) <= distance).all(-1)
+        near = np.all(abs(grid[:, None] - grid[None]) <= distance, axis=-1)
         values = x.ravel()
         maxima = [i for i in range(values.size) if values[i] == values[near[i]].max() and values[i] > -0.5]
         maxima = sorted(maxima, key=lambda i: -values[i])[:3]
@@ -199,7 +200,7 @@ def test_wrong_arguments():
     x = jnp.zeros((5, 6))
     for call, kind, message in [
         (lambda: sx.local_argmax(x, window=-1), ValueError, "local_argmax: window=-1; pass window >= 0"),
-        (lambda: sx.local_argmax(x, window=1.5), TypeError, "local_argmax: window=1.5 is not an int"),
+        (lambda: sx.local_argmax(x, window=cast(Any, 1.5)), TypeError, "local_argmax: window=1.5 is not an int"),
         (lambda: sx.local_argmax(x, window=(1, 2, 3), axis=(0, 1)), ValueError, "3 radii for 2 axes"),
         (lambda: sx.find_peaks(x, count=0, window=1), ValueError, "find_peaks: count=0; pass count >= 1"),
         (lambda: sx.find_peaks(x, count=1, window=1, threshold=jnp.zeros(6)), ValueError, "find_peaks: threshold has shape"),

@@ -57,4 +57,4 @@ def test_wrong_lengths():
     with pytest.raises(ValueError, match="pixel_positions: n=0; pass n >= 1"):
         sx.pixel_positions(0)
     with pytest.raises(TypeError, match=r"unit_positions: n=2\.5 is not an int"):
-        sx.unit_positions(2.5)
+        sx.unit_positions(2.5)  # pyright: ignore[reportArgumentType]
