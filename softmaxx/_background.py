@@ -39,7 +39,8 @@ def expm1_softmax(
 
     Limits:
       Scores at the background or below have weight and derivative exactly 0. T → ∞: proportional to scores − background, the
-      centre of mass. Large scores/T: softmax. T = 0: uniform over the largest entries, with zero derivative.
+      centre of mass. Large scores/T, or a background of
+      −inf: softmax. T = 0: uniform over the largest entries, with zero derivative.
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
@@ -98,6 +99,7 @@ def _tangent(axes, x, background, temperature, dx, dbackground, dtemperature):
 def _weights(x: Array, background: Array, temperature: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array, Array]:
     """p = expm1(z)/Σexpm1(z), w = exp(z)/Σexpm1(z) where z > 0, z, and the T that it is taken at."""
     peak = lax.stop_gradient(x.max(axes, keepdims=True))
+    background = jnp.maximum(background, -float(jnp.finfo(x.dtype).max))
     # From there on expm1(z) is z to rounding, and p the same for any larger T.
     proportional = jnp.where(peak > background, peak - background, 1) * (4 / float(jnp.finfo(x.dtype).eps))
     temperature = jnp.where(temperature >= 0, jnp.minimum(temperature, lax.stop_gradient(proportional)), jnp.nan)

@@ -285,7 +285,8 @@ def axis_positions(function: str, positions: Any, axis: Axis, axes: tuple[int, .
         raise ValueError(f"{function}: positions is a tuple, axis={axis!r}; for a single axis pass its array itself.")
     listed = (positions,) if not isinstance(axis, tuple) else positions
     if not isinstance(listed, tuple) or len(listed) != len(axes):
-        got = f"a tuple of {len(positions)}" if isinstance(positions, tuple) else f"a {type(positions).__name__}"
+        kind = "single array" if isinstance(positions, jax.Array | np.ndarray) else type(positions).__name__
+        got = f"a tuple of {len(positions)}" if isinstance(positions, tuple) else f"a {kind}"
         raise ValueError(
             f"{function}: positions is {got}, axis={axis!r}; pass a tuple of {len(axes)} arrays, one for each axis."
         )

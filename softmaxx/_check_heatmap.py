@@ -9,12 +9,19 @@ from softmaxx import _check
 
 def radii(function: str, argument: str, value: Any, count: int) -> tuple[int, ...]:
     """One radius of at least 0 for each axis, from an int or a tuple of them."""
+    if isinstance(value, list):
+        raise TypeError(f"{function}: {argument}={value} is a list; pass an int, or a tuple of one int for each axis.")
     listed = value if isinstance(value, tuple) else (value,) * count
     if len(listed) != count:
         raise ValueError(
             f"{function}: {argument}={value} has {len(listed)} radii for {count} axes; pass an int, or one for each."
         )
     return tuple(_check.count(function, argument, one, least=0) for one in listed)
+
+
+def any_distance(function: str, distances: tuple[int, ...]) -> None:
+    if not any(distances):
+        raise ValueError(f"{function}: min_distance={distances[0]} leaves no entry to exceed; pass min_distance >= 1.")
 
 
 def same_points(function: str, coordinates: tuple[int, ...], targets: tuple[int, ...]) -> None:

@@ -32,7 +32,8 @@ def coordinate_loss(
 
     Limits:
       At distance 0 the derivative, which has no direction there, is 0. For the mean over labelled points divide the sum by
-      `where.sum()`. To train the whole distribution and not its mean only, take the mean loss of samples that are relaxed,
+      `jnp.maximum(where.sum(), 1)`. The last axis is that of one point: pass those of a single axis as `x[..., None]`.
+      To train the whole distribution and not its mean only, take the mean loss of samples that are relaxed,
       `expected_index(gumbel_softmax(scores, key=key, axis=axes), axis=axes)` (sampling-argmax, Li et al. 2021).
 
     Raises:

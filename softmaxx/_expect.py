@@ -132,10 +132,9 @@ def mean_position(choice: Array, positions: tuple[Array, ...] | None, axes: tupl
 def _expected_spread(choice: Array, positions: tuple[Array, ...] | None, axes: tuple[int, ...], joint: bool) -> Array:
     spreads = []
     for p, x in marginals(choice, positions, axes):
-        mean = (p * x).sum(axes, keepdims=True)
-        variance = (p * (x - mean) ** 2).sum(axes, keepdims=True)
-        positive = jnp.where(variance == 0, 1, variance)  # so that the derivative of the root at 0 is 0, not nan
-        spreads.append(jnp.where(variance == 0, 0, jnp.sqrt(positive)))
+        square = variance(p, x, axes)
+        positive = jnp.where(square == 0, 1, square)  # so that the derivative of the root at 0 is 0, not nan
+        spreads.append(jnp.where(square == 0, 0, jnp.sqrt(positive)))
     return gathered(spreads, choice.dtype, axes, joint)
 
 
@@ -148,7 +147,7 @@ def covariance(choice: Array, positions: tuple[Array, ...] | None, axes: tuple[i
         p, x = pairs[a]
         away = x - means[a]
         if a == b:
-            return (p * away**2).sum(axes, keepdims=True)
+            return variance(p, x, axes)
         # Σ p·x_b along axis a, from which only the centre of the positions is taken: like the marginals it needs one pass
         # over the choice, and no mean.
         y = pairs[b][1]
@@ -162,6 +161,12 @@ def covariance(choice: Array, positions: tuple[Array, ...] | None, axes: tuple[i
         gathered([upper[min(a, b), max(a, b)] for b in range(len(axes))], choice.dtype, axes, joint) for a in range(len(axes))
     ]
     return jnp.stack(rows, -2) if joint else rows[0]
+
+
+def variance(p: Array, x: Array, axes: tuple[int, ...]) -> Array:
+    """Σ p·(x − μ)² of a marginal and its positions, `[..., 1]`."""
+    mean = (p * x).sum(axes, keepdims=True)
+    return (p * (x - mean) ** 2).sum(axes, keepdims=True)
 
 
 def marginals(choice: Array, positions: tuple[Array, ...] | None, axes: tuple[int, ...]) -> list[tuple[Array, Array]]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check, _check_heatmap, _expect, _threshold
+from softmaxx import _check, _check_heatmap, _expect, _powers, _threshold
 from softmaxx._expect import Positions
 from softmaxx._types import Array, ArrayLike, Axis, Number
 
@@ -49,11 +49,11 @@ def variance_loss(
 
 
 @partial(jax.jit, static_argnums=0)
-def _variance_loss(axes, choice, means, deviations, positions, where):
+def _variance_loss(axes, choice, _, deviations, positions, where):
     terms = []
-    for (p, x), sigma in zip(_expect.marginals(choice, positions, axes), deviations, strict=True):
-        mean = (p * x).sum(axes, keepdims=True)
-        terms.append(((p * (x - mean) ** 2).sum(axes, keepdims=True) - _threshold.aligned(sigma, choice) ** 2) ** 2)
+    pairs = _expect.marginals(_counted(choice, where, axes), positions, axes)
+    for (p, x), sigma in zip(pairs, deviations, strict=True):
+        terms.append((_expect.variance(p, x, axes) - _threshold.aligned(sigma, choice) ** 2) ** 2)
     return _labelled(sum(terms[1:], terms[0]), choice, where, axes)
 
 
@@ -107,9 +107,10 @@ def kl_to_gaussian(
 
 @partial(jax.jit, static_argnums=0)
 def _kl_to_gaussian(axes, choice, means, deviations, positions, where):
-    p = _threshold.working(choice)
-    loss = (p * jnp.log(jnp.where(p > 0, p, 1))).sum(axes, keepdims=True)
-    for log_q, (marginal, _) in zip(*_log_gaussians(axes, choice, means, deviations, positions, where), strict=True):
+    p = _counted(choice, where, axes)
+    loss = _powers.x_log_x(p).sum(axes, keepdims=True)
+    logs, pairs = _log_gaussians(axes, p, means, deviations, positions, where), _expect.marginals(p, positions, axes)
+    for log_q, (marginal, _) in zip(logs, pairs, strict=True):
         loss -= (marginal * log_q).sum(axes, keepdims=True)  # log q is a sum over the axes, so that the marginals are enough
     return _labelled(loss, choice, where, axes)
 
@@ -164,11 +165,11 @@ def js_to_gaussian(
 
 @partial(jax.jit, static_argnums=0)
 def _js_to_gaussian(axes, choice, means, deviations, positions, where):
-    p = _threshold.working(choice)
-    log_q, _ = _log_gaussians(axes, choice, means, deviations, positions, where)
+    # ½Σ p·log(p/m) + q·log(q/m) with p·log p in one piece: the quotients and their derivatives overflow where both are small.
+    p, h = _counted(choice, where, axes), _powers.x_log_x
+    log_q = _log_gaussians(axes, p, means, deviations, positions, where)
     q = jnp.exp(sum(log_q[1:], log_q[0]))
-    middle = jnp.where(p + q > 0, (p + q) / 2, 1)
-    terms = p * jnp.log(jnp.where(p > 0, p / middle, 1)) + q * jnp.log(jnp.where(q > 0, q / middle, 1))
+    terms = h(p) + h(q) - h(p + q) + math.log(2) * (p + q)
     return _labelled(terms.sum(axes, keepdims=True) / 2, choice, where, axes)
 
 
@@ -223,8 +224,11 @@ def _gaussian_heatmap(axes, shape, centres, deviations, positions, where):
     batch, d = centres.shape[:-1], len(shape)
     like = jnp.zeros((*batch, *shape), _threshold.working_dtype(centres.dtype))
     deviations = tuple(jnp.broadcast_to(sigma, (*batch, 1)).reshape(*batch, *(1,) * d) for sigma in deviations)
-    exponents = _exponents(axes, like, centres, deviations, positions, where)
-    heatmap = math.prod(map(jnp.exp, exponents[1:]), start=jnp.exp(exponents[0]))
+    points = _points(axes, like, centres, positions, where)
+    factors = [
+        jnp.exp(-(((x - c) / _threshold.aligned(s, like)) ** 2) / 2) for (x, c), s in zip(points, deviations, strict=True)
+    ]
+    heatmap = math.prod(factors[1:], start=factors[0])
     if where is not None:
         where = jnp.broadcast_to(where, batch)
         heatmap = jnp.where(lax.expand_dims(where, axes), heatmap, 0)
@@ -245,23 +249,36 @@ def _checked(function, choice, targets, sigma, axis, positions, where):
     return axes, choice, targets, deviations, positions, where
 
 
-def _log_gaussians(axes, choice, means, deviations, positions, where):
-    """For each axis the logarithm of the normalised Gaussian along it, and the marginal of the choice with its positions."""
+def _counted(choice: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
+    """The choice in its working dtype, zeros where it does not count, whatever it holds."""
     p = _threshold.working(choice)
-    exponents = _exponents(axes, p, means, deviations, positions, where)
-    logs = [t - jax.nn.logsumexp(t, axis=axis, keepdims=True) for t, axis in zip(exponents, axes, strict=True)]
-    return logs, _expect.marginals(choice, positions, axes)
+    if where is None:
+        return p
+    batch = [n for i, n in enumerate(p.shape) if i not in axes]
+    return jnp.where(lax.expand_dims(jnp.broadcast_to(where, batch), sorted(axes)), p, 0)
 
 
-def _exponents(axes, like, means, deviations, positions, where) -> list[Array]:
-    """−(x − mean)²/(2σ²) for each axis; the means `[..., d]` of what is not labelled are taken as 0."""
-    exponents = []
-    for i, (x, sigma) in enumerate(zip(_expect.aligned_positions(like, positions, axes), deviations, strict=True)):
+def _log_gaussians(axes, like, means, deviations, positions, where) -> list[Array]:
+    """The logarithm of the Gaussian along each axis, normalised over its entries."""
+    logs = []
+    for axis, sigma, (x, mean) in zip(axes, deviations, _points(axes, like, means, positions, where), strict=True):
+        # −(x − mean)² less that of the nearest entry c, in a form that does not cancel where the mean is far away.
+        away = abs(x - mean)
+        near = jnp.where(away == away.min(axis, keepdims=True), x, jnp.inf).min(axis, keepdims=True)
+        near = lax.stop_gradient(near)
+        exponent = (x - near) * (2 * mean - x - near) / (2 * _threshold.aligned(sigma, like) ** 2)
+        logs.append(jax.nn.log_softmax(exponent, axis=axis))
+    return logs
+
+
+def _points(axes, like, means, positions, where) -> list[tuple[Array, Array]]:
+    """For each axis its positions and the mean, which is 0 for what is not labelled."""
+    points = []
+    for i, x in enumerate(_expect.aligned_positions(like, positions, axes)):
         mean = means[..., i].astype(like.dtype)
         mean = mean if where is None else jnp.where(jnp.broadcast_to(where, mean.shape), mean, 0)
-        away = (x - lax.expand_dims(mean, sorted(axes))) / _threshold.aligned(sigma, like)
-        exponents.append(-(away**2) / 2)
-    return exponents
+        points.append((x, lax.expand_dims(mean, sorted(axes))))
+    return points
 
 
 def _labelled(loss: Array, choice: Array, where, axes: tuple[int, ...]) -> Array:

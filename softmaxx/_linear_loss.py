@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from softmaxx import _check, _powers, _reduce, _threshold
@@ -64,7 +65,7 @@ def linear_entmax_loss(
     features, weights = _check.real_array(function, "features", features), _check.real_array(function, "weights", weights)
     _check.layer(function, features.shape, weights.shape)
     labels = _check.labels(function, labels, features.shape[:-1])
-    if not isinstance(alpha, int | float) or float(alpha) not in _POWERS:
+    if not isinstance(alpha, int | float | np.generic) or float(alpha) not in _POWERS:
         raise ValueError(f"{function}: alpha={alpha}; pass 1, 1.5 or 2, or the scores to entmax_loss for any other.")
     _check.per_slice(function, "temperature", temperature, features.shape, (features.ndim - 1,))
     _check.at_least(function, "temperature", temperature, 0)

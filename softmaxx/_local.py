@@ -91,7 +91,7 @@ def _local_argmax(scores, where, temperature, positions, window, choice, weight,
 
 
 class Peaks(NamedTuple):
-    r"""What `find_peaks` found: the m highest peaks of each choice, the highest first; those that are not `valid` are all 0.
+    r"""What `find_peaks` found: the m highest peaks of each choice, the highest first; those that are not `valid` are 0.
 
     Attributes:
       coordinates: the refined positions, `[..., m, d]` for a tuple of d axes, `[..., m]` for a single axis.
@@ -164,8 +164,9 @@ def find_peaks(
       computed in at least float32. Units: those of the positions.
 
     Limits:
-      Fewer than m maxima: the rest has `valid` False and is 0, with derivative 0. Of equal maxima that are near to each other
-      the first index counts, of equal ones that are not all. No entry within `min_distance` of a nan is a peak, and the masses
+      Fewer than m maxima, or a maximum that the choice gives no weight: `valid` is False, the rest 0, with derivative 0. Of
+      equal maxima that are near to each other, such as a flat top, the first index counts, of equal ones that are not all.
+      An entry that has no visible ones around it is no peak. No entry within `min_distance` of a nan is a peak, and the masses
       of its slice are nan.
 
     Raises:
@@ -188,6 +189,7 @@ def find_peaks(
     count = _check.count(function, "count", count)
     window = _check_heatmap.radii(function, "window", window, len(axes))
     min_distance = _check_heatmap.radii(function, "min_distance", min_distance, len(axes))
+    _check_heatmap.any_distance(function, min_distance)
     _check.per_slice(function, "threshold", threshold, scores.shape, axes)
     positions = _check.axis_positions(function, positions, axis, axes, scores.shape)
     _check.hashable(function, "choice", choice)
@@ -212,6 +214,7 @@ def _find_peaks(static, scores, where, temperature, threshold, positions):
     def read(peak, valid):
         inside = _within(x, peak, window, axes) & valid
         p = _chosen("find_peaks", x, temperature, choice, axes, inside)
+        valid = valid & ~(p.sum(axes, keepdims=True) == 0)  # below the background of the choice there is no position
         return Peaks(
             _expect.mean_position(p, positions, axes, joint),
             jnp.where(_within(x, peak, (0,) * len(axes), axes) & valid, x, 0).sum(axes),

@@ -285,12 +285,46 @@ def _series_step(sums: list[Array], epsilon: float | Array) -> tuple[Array, Arra
     return jnp.where(f == 0, 0, delta), jnp.where(f == 0, 0, error)
 
 
+@jax.custom_jvp
+def x_log_x(x: Array) -> Array:
+    """x·log x, 0 with derivative 0 where x is not positive."""
+    return x * jnp.log(jnp.where(x > 0, x, 1))
+
+
+@x_log_x.defjvp
+def _x_log_x_jvp(primals, tangents):
+    # The rule of the product would divide by x² in second order, which overflows long before x does.
+    (x,), (dx,) = primals, tangents
+    return x_log_x(x), dx * jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)) + 1, 0)
+
+
+@jax.custom_jvp
+def _log(x: Array) -> Array:
+    return jnp.log(x)
+
+
+@_log.defjvp
+def _log_jvp(primals, tangents):
+    return _log(*primals), tangents[0] * _reciprocal(*primals)
+
+
+@jax.custom_jvp
+def _reciprocal(x: Array) -> Array:
+    return 1 / x
+
+
+@_reciprocal.defjvp
+def _reciprocal_jvp(primals, tangents):
+    r = _reciprocal(*primals)
+    return r, -r * (r * tangents[0])  # in this order: r² overflows
+
+
 def logarithm(p: Array, alpha: Array, power: float | None) -> Array:
     """ln_α(p) = (p^{α−1} − 1)/(α−1), log p at α = 1, where it is taken as 0 for p = 0."""
     positive = jnp.where(p > 0, p, 1)
     if power in (1, 2):
         return jnp.where(p > 0, power * ((positive if power == 1 else jnp.sqrt(positive)) - 1), -power)
-    log_p = jnp.log(positive)
+    log_p = _log(positive)
     if power == math.inf:
         return log_p
     epsilon = alpha - 1
@@ -300,7 +334,7 @@ def logarithm(p: Array, alpha: Array, power: float | None) -> Array:
 
 def logarithm_slope(p: Array, alpha: Array) -> Array:
     """∂ ln_α(p)/∂α; 0 where p = 0."""
-    log_p = jnp.log(jnp.where(p > 0, p, 1))
+    log_p = _log(jnp.where(p > 0, p, 1))
     return log_p**2 * _second_difference((alpha - 1) * log_p)
 
 

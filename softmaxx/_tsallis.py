@@ -186,7 +186,8 @@ def _above_peak_linear(power, axes, primals, dx, dalpha, dtemperature):
 
 def entropy(p: Array, alpha: Array, power: float | None, axes: tuple[int, ...]) -> Array:
     """H_α(p) = Σ(p − p^α)/(α(α−1)) = −Σ p·ln_α(p)/α, `[..., 1]`."""
-    return -(p * _powers.logarithm(p, alpha, power)).sum(axes, keepdims=True) / alpha
+    terms = _powers.x_log_x(p) if power == math.inf else p * _powers.logarithm(p, alpha, power)
+    return -terms.sum(axes, keepdims=True) / alpha
 
 
 def _entropy_slope(p: Array, alpha: Array, axes: tuple[int, ...]) -> Array:

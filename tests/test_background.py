@@ -96,3 +96,8 @@ def test_tiny_and_huge_heatmaps_in_float32():
     for scale in [1e-30, 1e-6, 1.0]:
         np.testing.assert_allclose(sx.expm1_softmax(heatmap * scale), reference(heatmap * scale), rtol=3e-7)
     np.testing.assert_array_equal(sx.expm1_softmax(heatmap * 1e38), [0, 0, 1])
+
+
+def test_no_background_is_softmax():
+    scores = scores_of((3, 9))
+    np.testing.assert_allclose(sx.expm1_softmax(scores, background=-jnp.inf), sx.softmax(scores), rtol=1e-12)

@@ -214,3 +214,27 @@ def test_wrong_arguments():
     ]:
         with pytest.raises(kind, match=message):
             call()
+
+
+def test_narrow_choices_on_wide_maps_in_float32():
+    # p and q underflow in most of the map, where a quotient of the two or its derivative would overflow.
+    scores = -((jnp.arange(64, dtype=np.float32) - 30) ** 2) / 2
+    for loss in REGULARISERS.values():
+
+        def total(scores, target, loss=loss):
+            return loss(sx.softmax(scores), target, sigma=1.0)
+
+        for target in [30.0, 32.0, 1e6]:
+            target = jnp.asarray(target, np.float32)
+            slope = jax.grad(total)(scores, target)
+            exact = jax.grad(total)(scores.astype(np.float64), target.astype(np.float64))
+            np.testing.assert_allclose(slope, exact, atol=1e-6 * max(1, abs(exact).max()))
+            assert np.isfinite(jax.hessian(total)(scores, target)).all()
+    far = sx.kl_to_gaussian(jnp.full(64, 1 / 64, np.float32), jnp.asarray(1e6, np.float32), sigma=1.0)
+    np.testing.assert_allclose(far, 3.149868e7, rtol=1e-6)
+
+
+def test_a_choice_that_does_not_count_may_hold_nan():
+    choice = jnp.array([[0.5, 0.5, 0.0], [jnp.nan, 0.5, 0.5]])
+    slope = jax.grad(lambda c: sx.variance_loss(c, sigma=1.0, where=jnp.array([True, False])).sum())(choice)
+    np.testing.assert_array_equal(slope[1], 0)

@@ -202,6 +202,7 @@ def test_wrong_arguments():
         (lambda: sx.local_argmax(x, window=-1), ValueError, "local_argmax: window=-1; pass window >= 0"),
         (lambda: sx.local_argmax(x, window=cast(Any, 1.5)), TypeError, "local_argmax: window=1.5 is not an int"),
         (lambda: sx.local_argmax(x, window=(1, 2, 3), axis=(0, 1)), ValueError, "3 radii for 2 axes"),
+        (lambda: sx.find_peaks(x, count=1, window=1, min_distance=0), ValueError, "find_peaks: min_distance=0 leaves no entry"),
         (lambda: sx.find_peaks(x, count=0, window=1), ValueError, "find_peaks: count=0; pass count >= 1"),
         (lambda: sx.find_peaks(x, count=1, window=1, threshold=jnp.zeros(6)), ValueError, "find_peaks: threshold has shape"),
         (lambda: sx.find_peaks(x, count=1, window=1, choice=lambda s, **_: s.sum()), ValueError, "find_peaks: choice returned"),
@@ -214,3 +215,11 @@ def test_wrong_arguments():
 
     with pytest.raises(TypeError, match="local_argmax: choice closes over a traced value"):
         jax.grad(learned)(0.1)
+
+
+def test_a_maximum_below_the_background_of_the_choice_is_no_peak():
+    x = jnp.zeros(50).at[30].set(1.0).at[10].set(0.12)
+    above = partial(sx.expm1_softmax, background=0.15)
+    peaks = sx.find_peaks(x, count=2, window=3, min_distance=6, threshold=0.1, choice=above)
+    np.testing.assert_array_equal(peaks.valid, [True, False])
+    np.testing.assert_allclose(peaks.coordinates, [30, 0])
