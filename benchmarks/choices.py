@@ -206,6 +206,21 @@ def plot(result: dict, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def header() -> str:
+    device = jax.devices()[0]
+    return f"Python {platform.python_version()}, jax {jax.__version__}, {device.device_kind}, {os.cpu_count()} cores"
+
+
+def ratio_bars(axes: plt.Axes, table: dict[str, dict], colour: Callable[[str], str], **labels: str) -> None:
+    """One bar for the ratio of each row, the least on top."""
+    rows = dict(sorted(table.items(), key=lambda row: -row[1]["ratio"]))
+    bars = axes.barh(list(rows), [row["ratio"] for row in rows.values()], color=[colour(name) for name in rows])
+    axes.bar_label(bars, [number(row["ratio"]) for row in rows.values()], padding=3)
+    axes.set(**labels)
+    axes.margins(x=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def save(name: str, result: dict, plot: Callable[[dict, Path], None], quick: bool) -> None:
     """Writes the table of this device and jax, and the plot; those of a quick run to build/benchmarks."""
     root, device = Path(__file__).parent.parent, jax.devices()[0]
@@ -226,8 +241,7 @@ def main() -> None:
     options = parser.parse_args()
     columns = {column.name: column for column in [BASELINE, *OURS, *([] if options.no_peers else peers())]}
     keep_freed_memory()
-    device, version = jax.devices()[0], jax.__version__
-    result = {"header": f"Python {platform.python_version()}, jax {version}, {device.device_kind}, {os.cpu_count()} cores"}
+    result = {"header": header()}
     print(result["header"])
 
     in_jax = [column for column in columns.values() if column.library != "torch"]

@@ -10,8 +10,6 @@ background and 64×64. Then time and temporary memory at (32, 17, 96, 72), float
 """
 
 import argparse
-import os
-import platform
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -20,7 +18,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from choices import keep_freed_memory, medians, normal, number, save
+from choices import header, keep_freed_memory, medians, normal, number, ratio_bars, save
 from losses import DIRECTIONS, compiled, none
 from matplotlib import pyplot as plt
 
@@ -148,13 +146,12 @@ def plot(result: dict, path: Path) -> None:
             axes.plot(list(rows), [row[name] for row in rows.values()], "o-", label=name)
         axes.set(xlabel=swept, ylabel="median error, pixels", yscale="log")
     left.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    axes, rows = right.subplots(), dict(sorted(result["costs"][DIRECTIONS[1]].items(), key=lambda row: -row[1]["ratio"]))
-    colours = ["0.4" if name == BASELINE else "tab:orange" if name in (GRID, KORNIA) else "tab:blue" for name in rows]
-    bars = axes.barh(list(rows), [row["ratio"] for row in rows.values()], color=colours)
-    axes.bar_label(bars, [number(row["ratio"]) for row in rows.values()], padding=3)
-    axes.set(xlabel="time / time of jax.nn.softmax", title=f"{DIRECTIONS[1]}, {result['shape']}")
-    axes.margins(x=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
+
+    def colour(name):
+        return "0.4" if name == BASELINE else "tab:orange" if name in (GRID, KORNIA) else "tab:blue"
+
+    labels = {"xlabel": "time / time of jax.nn.softmax", "title": f"{DIRECTIONS[1]}, {result['shape']}"}
+    ratio_bars(right.subplots(), result["costs"][DIRECTIONS[1]], colour, **labels)
     figure.suptitle(result["header"], fontsize=10, color="0.3")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -165,10 +162,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few places and a small array, to build/benchmarks")
     quick = parser.parse_args().quick
     keep_freed_memory()
-    device, version = jax.devices()[0], jax.__version__
     shape = (4, 17, 48, 36) if quick else (32, 17, 96, 72)
     result = {
-        "header": f"Python {platform.python_version()}, jax {version}, {device.device_kind}, {os.cpu_count()} cores",
+        "header": header(),
         "shape": "×".join(map(str, shape)),
     }
     print(result["header"])

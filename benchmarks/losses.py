@@ -11,7 +11,6 @@ the losses and of the gradients. It writes benchmarks/results/losses-<backend>-j
 
 import argparse
 import os
-import platform
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -22,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from choices import keep_freed_memory, medians, normal, number, save
+from choices import header, keep_freed_memory, medians, normal, number, ratio_bars, save
 from columns import to_numpy
 from matplotlib import pyplot as plt
 
@@ -160,12 +159,12 @@ def plot(result: dict, path: Path) -> None:
     """Left the ratios forward + backward, right time and memory in blocks over the plain path."""
     plt.switch_backend("Agg")
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), width_ratios=(7, 4), layout="constrained")
-    rows = dict(sorted(result["side by side"][DIRECTIONS[1]].items(), key=lambda row: -row[1]["ratio"]))
-    colours = ["tab:blue" if "softmaxx" in name else "0.4" if name == BASELINE else "tab:orange" for name in rows]
-    bars = left.barh(list(rows), [row["ratio"] for row in rows.values()], color=colours)
-    left.bar_label(bars, [number(row["ratio"]) for row in rows.values()], padding=3)
-    left.set(xscale="log", xlabel="time / time of optax's cross-entropy", title=f"{DIRECTIONS[1]}, {result['labels']}")
-    left.margins(x=0.15)
+
+    def colour(name):
+        return "tab:blue" if "softmaxx" in name else "0.4" if name == BASELINE else "tab:orange"
+
+    labels = {"xlabel": "time / time of optax's cross-entropy", "title": f"{DIRECTIONS[1]}, {result['labels']}"}
+    ratio_bars(left, result["side by side"][DIRECTIONS[1]], colour, xscale="log", **labels)
     places = np.arange(len(result["in blocks"]))
     for offset, unit, colour in ((-0.2, "seconds", "tab:blue"), (0.2, "bytes", "tab:green")):
         ratios = [row[f"blocks, {unit}"] / row[f"plain, {unit}"] for row in result["in blocks"].values()]
@@ -176,8 +175,7 @@ def plot(result: dict, path: Path) -> None:
     right.set(title="linear_entmax_loss / plain path", ylabel=f"ratio, {result['blocks']}")
     right.margins(y=0.3)
     right.legend(loc="upper left", ncols=2)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
+    right.spines[["top", "right"]].set_visible(False)
     figure.suptitle(result["header"], fontsize=10, color="0.3")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
@@ -188,10 +186,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small case of each, to build/benchmarks")
     quick = parser.parse_args().quick
     keep_freed_memory()
-    device, version = jax.devices()[0], jax.__version__
     shape, (batch, d, n) = ((256, 4096), (64, 32, 10_000)) if quick else ((256, 32768), (1024, 64, 128_000))
     result = {
-        "header": f"Python {platform.python_version()}, jax {version}, {device.device_kind}, {os.cpu_count()} cores",
+        "header": header(),
         "labels": f"integer labels, {shape[0]}×{shape[1]}",
         "blocks": f"batch {batch}, {d} features, {n:,} classes",
     }

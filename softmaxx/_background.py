@@ -5,7 +5,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 from softmaxx import _check, _threshold
 from softmaxx._types import Array, ArrayLike, Axis, Number
@@ -39,8 +38,8 @@ def expm1_softmax(
 
     Limits:
       Scores at the background or below have weight and derivative exactly 0. T → ∞: proportional to scores − background, the
-      centre of mass. Large scores/T, or a background of
-      −inf: softmax. T = 0: uniform over the largest entries, with zero derivative.
+      centre of mass. Large scores/T, or a background of −inf: softmax. T = 0: uniform over the largest entries, with zero
+      derivative.
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
@@ -78,8 +77,7 @@ def _choice(x: Array, background: Array, temperature: Array, axes: tuple[int, ..
 @partial(_choice.defjvp, symbolic_zeros=True)
 def _choice_jvp(axes, primals, tangents):
     # p = u/Σu with u = expm1(z) moves along z' by p' = w ⊙ z' − p·Σwz', w = exp(z)/Σu; and z' = (x' − b')/T − z·T'/T.
-    tangents = [None if isinstance(one, SymbolicZero) else one for one in tangents]
-    return _choice(*primals, axes), _tangent(axes, *primals, *tangents)
+    return _choice(*primals, axes), _tangent(axes, *primals, *_threshold.given_tangents(tangents))
 
 
 @partial(jax.checkpoint, static_argnums=0, prevent_cse=False)  # the only residual of the size of the scores is x
@@ -100,6 +98,10 @@ def _weights(x: Array, background: Array, temperature: Array, axes: tuple[int, .
     """p = expm1(z)/Σexpm1(z), w = exp(z)/Σexpm1(z) where z > 0, z, and the T that it is taken at."""
     peak = lax.stop_gradient(x.max(axes, keepdims=True))
     background = jnp.maximum(background, -float(jnp.finfo(x.dtype).max))
+    # So far below the peak that exp underflows for all entries that a lower background would still leave above it: with z as
+    # small as may be the derivative in T, in which a shift of z cancels, is exact.
+    lowest = lax.stop_gradient(peak - temperature * (4 * jnp.finfo(x.dtype).maxexp))
+    background = jnp.where(lowest < peak, jnp.maximum(background, lowest), background)
     # From there on expm1(z) is z to rounding, and p the same for any larger T.
     proportional = jnp.where(peak > background, peak - background, 1) * (4 / float(jnp.finfo(x.dtype).eps))
     temperature = jnp.where(temperature >= 0, jnp.minimum(temperature, lax.stop_gradient(proportional)), jnp.nan)

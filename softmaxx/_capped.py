@@ -5,7 +5,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
 from softmaxx import _check, _powers, _simplex, _threshold
 from softmaxx._types import Array, ArrayLike, Axis, Number
@@ -106,7 +105,7 @@ def _top_k_jvp(power, axes, primals, tangents):
     # Where 0 < p < u the choice is a power of (x − τ)/T as on the simplex, and τ keeps Σp = k, so that those entries move by
     # dk less what the caps move. At its cap p' = u'; at 0 it is 0.
     p = _top_k(*primals, power, axes)
-    dx, dk, dalpha, dupper, dtemperature = (None if isinstance(one, SymbolicZero) else one for one in tangents)
+    dx, dk, dalpha, dupper, dtemperature = _threshold.given_tangents(tangents)
     return p, _top_k_linear(power, axes, p, *primals[2:], (dx, dalpha, dtemperature), dk, dupper)
 
 

@@ -94,11 +94,16 @@ def choice(function: str, scores: Any, axis: Axis, where: Any, temperature: Numb
     return scores, axes
 
 
+def batch_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what there is one of for each choice."""
+    return tuple(n for i, n in enumerate(shape) if i not in axes)
+
+
 def targets(function: str, value: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[Array, bool]:
     """Integer labels, one for each choice, or distributions in the scores' shape; and whether they are labels."""
     real(function, "targets", value)
     array = jnp.asarray(value)
-    labels = tuple(n for i, n in enumerate(shape) if i not in axes)
+    labels = batch_shape(shape, axes)
     floating = jnp.issubdtype(array.dtype, jnp.floating)
     if array.dtype == np.bool_ or (not floating and array.shape == shape != labels):
         raise TypeError(

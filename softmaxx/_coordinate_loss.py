@@ -70,9 +70,7 @@ def _coordinate_loss(coordinates, targets, where, penalty):
     labelled = jnp.ones(x.shape[:-1], bool) if where is None else jnp.broadcast_to(where, x.shape[:-1])
     difference = jnp.where(labelled[..., None], x - targets.astype(x.dtype), 0)
     if penalty is None:
-        square = (difference**2).sum(-1)
-        positive = jnp.where(square == 0, 1, square)  # so that the derivative of the root at 0 is 0, not nan
-        loss = jnp.where(square == 0, 0, jnp.sqrt(positive))
+        loss = _threshold.root((difference**2).sum(-1))
     else:
         each = penalty(difference)
         _check.elementwise("coordinate_loss", "penalty", each, difference)

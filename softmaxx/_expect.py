@@ -130,11 +130,7 @@ def mean_position(choice: Array, positions: tuple[Array, ...] | None, axes: tupl
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _expected_spread(choice: Array, positions: tuple[Array, ...] | None, axes: tuple[int, ...], joint: bool) -> Array:
-    spreads = []
-    for p, x in marginals(choice, positions, axes):
-        square = variance(p, x, axes)
-        positive = jnp.where(square == 0, 1, square)  # so that the derivative of the root at 0 is 0, not nan
-        spreads.append(jnp.where(square == 0, 0, jnp.sqrt(positive)))
+    spreads = [_threshold.root(variance(p, x, axes)) for p, x in marginals(choice, positions, axes)]
     return gathered(spreads, choice.dtype, axes, joint)
 
 
@@ -185,7 +181,7 @@ def aligned_positions(like: Array, positions: tuple[Array, ...] | None, axes: tu
     """The positions of each axis, 0, 1, 2, … if none are given, in the dtype and rank of `like`."""
     given = [jnp.arange(like.shape[axis]) for axis in axes] if positions is None else positions
     return tuple(
-        (x if x.ndim > 1 else lax.expand_dims(x, [i for i in range(like.ndim) if i != axis])).astype(like.dtype)
+        (x if x.ndim > 1 else _threshold.along(x, axis, like.ndim)).astype(like.dtype)
         for axis, x in zip(axes, given, strict=True)
     )
 

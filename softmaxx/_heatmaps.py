@@ -45,11 +45,12 @@ def variance_loss(
     Reference:
       Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018.
     """
-    return _variance_loss(*_checked("variance_loss", choice, None, sigma, axis, positions, where))
+    axes, choice, _, deviations, positions, where = _checked("variance_loss", choice, None, sigma, axis, positions, where)
+    return _variance_loss(axes, choice, deviations, positions, where)
 
 
 @partial(jax.jit, static_argnums=0)
-def _variance_loss(axes, choice, _, deviations, positions, where):
+def _variance_loss(axes, choice, deviations, positions, where):
     terms = []
     pairs = _expect.marginals(_counted(choice, where, axes), positions, axes)
     for (p, x), sigma in zip(pairs, deviations, strict=True):
@@ -239,7 +240,7 @@ def _checked(function, choice, targets, sigma, axis, positions, where):
     choice = _check.real_array(function, "choice", choice)
     axes = _check.axes_of(function, axis, choice.shape)
     positions = _check.axis_positions(function, positions, axis, axes, choice.shape)
-    batch = tuple(n for i, n in enumerate(choice.shape) if i not in axes)
+    batch = _check.batch_shape(choice.shape, axes)
     _check.mask(function, where, batch)
     if targets is not None:
         targets = _check.real_array(function, "targets", targets)
@@ -254,8 +255,8 @@ def _counted(choice: Array, where: Array | None, axes: tuple[int, ...]) -> Array
     p = _threshold.working(choice)
     if where is None:
         return p
-    batch = [n for i, n in enumerate(p.shape) if i not in axes]
-    return jnp.where(lax.expand_dims(jnp.broadcast_to(where, batch), sorted(axes)), p, 0)
+    counts = jnp.broadcast_to(where, _check.batch_shape(p.shape, axes))
+    return jnp.where(lax.expand_dims(counts, sorted(axes)), p, 0)
 
 
 def _log_gaussians(axes, like, means, deviations, positions, where) -> list[Array]:
@@ -282,7 +283,7 @@ def _points(axes, like, means, positions, where) -> list[tuple[Array, Array]]:
 
 
 def _labelled(loss: Array, choice: Array, where, axes: tuple[int, ...]) -> Array:
-    """The losses in the choice's dtype, 0 where they do not count; what rounding has put below 0 is 0, with its derivative."""
-    loss = loss + lax.stop_gradient(jnp.maximum(-loss, 0))
+    """The losses in the choice's dtype, 0 where they do not count."""
+    loss = _threshold.nonnegative(loss)
     loss = lax.squeeze(jnp.broadcast_to(loss, [1 if i in axes else n for i, n in enumerate(choice.shape)]), axes)
     return (loss if where is None else jnp.where(where, loss, 0)).astype(choice.dtype)

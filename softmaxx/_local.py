@@ -254,8 +254,7 @@ def _distances(x: Array, centre: Array, axes: tuple[int, ...]) -> list[Array]:
     distances = []
     for axis in reversed(axes):
         n = x.shape[axis]
-        index = lax.expand_dims(jnp.arange(n), [other for other in range(x.ndim) if other != axis])
-        distances.append(index - centre % n)
+        distances.append(_threshold.along(jnp.arange(n), axis, x.ndim) - centre % n)
         centre = centre // n
     return distances[::-1]
 

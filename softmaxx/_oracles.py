@@ -194,8 +194,7 @@ def row_major_index(x: Array, axes: tuple[int, ...]) -> Array:
     """The position of each entry in its slice, in row-major order of the axes as listed; it broadcasts to x."""
     index, count = jnp.zeros((1,) * x.ndim, int), 1
     for axis in reversed(axes):
-        along = [x.shape[axis] if i == axis else 1 for i in range(x.ndim)]
-        index = index + count * jnp.arange(x.shape[axis]).reshape(along)
+        index = index + count * _threshold.along(jnp.arange(x.shape[axis]), axis, x.ndim)
         count *= x.shape[axis]
     return index
 

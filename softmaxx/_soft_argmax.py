@@ -128,8 +128,8 @@ def _means_jvp(power, axes, primals, tangents):
     # p' = w ⊙ (v − Σwv/Σw) gives Σ x·p' = Σ w·(x − c)·v with c = Σwx/Σw, whose transpose is a product for each entry, without
     # a sum over all. For softmax w = p, and c is the mean.
     means = _means(*primals, power, axes)
-    moved = _means_linear(power, axes, primals, means, *_tsallis.given_tangents(tangents[:3]))
-    shifts = _tsallis.given_tangents(tangents[4])
+    moved = _means_linear(power, axes, primals, means, *_threshold.given_tangents(tangents[:3]))
+    shifts = _threshold.given_tangents(tangents[4])
     return means, tuple(
         one if shift is None else one + _shift(power, axes, primals, shift) for one, shift in zip(moved, shifts, strict=True)
     )

@@ -12,6 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from softmaxx import _reduce
 from softmaxx._types import Array, Number
@@ -54,6 +55,26 @@ def shifted(scores: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
     x = masked(working(scores), where)
     peak = lax.stop_gradient(x.max(axes, keepdims=True))
     return jnp.where(x == jnp.inf, 0, x - jnp.where(peak == -jnp.inf, 0, peak))
+
+
+def along(values: Array, axis: int, rank: int) -> Array:
+    """The values of an axis with 1 along all others."""
+    return lax.expand_dims(values, [other for other in range(rank) if other != axis])
+
+
+def given_tangents(tangents: Sequence) -> list:
+    """The tangents of a rule with symbolic zeros, None for those that are zero."""
+    return [None if isinstance(one, SymbolicZero) else one for one in tangents]
+
+
+def root(square: Array) -> Array:
+    """√ with derivative 0 at 0, where it would be infinite."""
+    return jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
+
+
+def nonnegative(loss: Array) -> Array:
+    """The loss, what rounding has put below 0 as 0; its derivative stays as it is."""
+    return loss + lax.stop_gradient(jnp.maximum(-loss, 0))
 
 
 def pinned(x: Array) -> Array:

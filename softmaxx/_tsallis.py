@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 from softmaxx import _oracles, _powers, _reduce, _threshold
 from softmaxx._types import Array, Number
@@ -75,9 +74,8 @@ def loss_of_distribution(scores, targets, where, alpha, temperature, power: floa
 
 
 def _counted(lost: Array, counts: Array, dtype: jnp.dtype, axes: tuple[int, ...]) -> Array:
-    """The losses, 0 where they do not count; what rounding has put below 0 is 0, with the derivative as it is."""
-    lost = lost + lax.stop_gradient(jnp.maximum(-lost, 0))
-    return lax.squeeze(jnp.where(counts, lost, 0), axes).astype(dtype)
+    """The losses, 0 where they do not count."""
+    return lax.squeeze(jnp.where(counts, _threshold.nonnegative(lost), 0), axes).astype(dtype)
 
 
 def _below_peak(x: Array, peak: Array) -> Array:
@@ -142,7 +140,7 @@ def _choice_jvp(power, axes, primals, tangents):
     # which is the ∂α of Correia, Niculae and Martins (2019) before its rank-one correction, and finite at α = 1.
     p = choice(*primals, power, axes)
     _, alpha, temperature, _ = primals
-    return p, _choice_linear(power, axes, p, alpha, temperature, *given_tangents(tangents[:3]))
+    return p, _choice_linear(power, axes, p, alpha, temperature, *_threshold.given_tangents(tangents[:3]))
 
 
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # the only residual of the size of the scores is p
@@ -150,11 +148,6 @@ def _choice_linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature)
     working = _threshold.working(p)
     dp = _powers.power_tangent(working, working > 0, alpha, temperature, (dx, dalpha, dtemperature), power, axes)
     return dp.astype(p.dtype)
-
-
-def given_tangents(tangents):
-    """The tangents, None for those that are zero."""
-    return [None if isinstance(one, SymbolicZero) else one for one in tangents]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
@@ -166,7 +159,9 @@ def _above_peak(scores, alpha, temperature, solved, counts, power, axes):
 @partial(_above_peak.defjvp, symbolic_zeros=True)
 def _above_peak_jvp(power, axes, primals, tangents):
     # At the maximising p the value moves as if p were held (Danskin): F' = ⟨p, dx⟩ + H_α(p)·dT + T·∂H_α(p)/∂α·dα.
-    return _above_peak(*primals, power, axes), _above_peak_linear(power, axes, primals, *given_tangents(tangents[:3]))
+    return _above_peak(*primals, power, axes), _above_peak_linear(
+        power, axes, primals, *_threshold.given_tangents(tangents[:3])
+    )
 
 
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # p is not kept
