@@ -53,6 +53,18 @@ def reference_index_gradient(z: np.ndarray, alpha: float) -> np.ndarray:
     return np.arange(z.size) @ reference_jacobian(z, alpha)
 
 
+def reference_expm1(z: np.ndarray) -> np.ndarray:
+    u = np.expm1(np.maximum(np.asarray(z, np.float64), 0))
+    return u / u.sum()
+
+
+def reference_expm1_jacobian(z: np.ndarray) -> np.ndarray:
+    """(diag(w) − p wᵀ) with w = exp(z)/Σexpm1(z) where z > 0: the quotient rule."""
+    u = np.expm1(np.maximum(np.asarray(z, np.float64), 0))
+    w = np.where(z > 0, np.exp(z), 0) / u.sum()
+    return np.diag(w) - np.outer(u / u.sum(), w)
+
+
 class Contract(NamedTuple):
     """A public function of scores along one axis, and what it computes of one slice z = scores/temperature."""
 
@@ -93,8 +105,12 @@ READOUTS = [
 ]
 SMOOTH = CHOICES + READOUTS
 
-# Other values of α: the same code paths, so values and derivatives only.
+# Other values of α: the same code paths, so values and derivatives only; so too where an offset of the scores or the place of a
+# window changes the result.
 VARIANTS = [
+    Contract("expm1_softmax", sx.expm1_softmax, partial(reference_expm1), partial(reference_expm1_jacobian), 1.0),
+    _choice("expm1_softmax-no-background", partial(sx.expm1_softmax, background=-jnp.inf), 1.0),
+    _readout("local_argmax-of-all", partial(sx.local_argmax, window=10**6), 1.0),
     _choice("entmax-1.25", partial(sx.entmax, alpha=1.25), 1.25),
     _choice("entmax-3", partial(sx.entmax, alpha=3.0), 3.0),
     _choice("entmax-array-1", any_alpha(1.0), 1.0),
