@@ -6,17 +6,19 @@ from softmaxx._coordinate_loss import coordinate_loss
 from softmaxx._entmax_loss import entmax_loss, sparsemax_loss
 from softmaxx._estimators import identity_gradient, interpolated, straight_through
 from softmaxx._expect import expected_covariance, expected_index, expected_spread
+from softmaxx._gaussian import gaussian_heatmap
 from softmaxx._gumbel import gumbel_rao, gumbel_softmax, gumbel_top_k, hard_gumbel_softmax, reinmax
-from softmaxx._heatmaps import gaussian_heatmap, js_to_gaussian, kl_to_gaussian, variance_loss
+from softmaxx._heatmap_losses import js_to_gaussian, kl_to_gaussian, variance_loss
 from softmaxx._host import host_oracle
 from softmaxx._implicit_mle import adaptive_strength, implicit_mle, sum_of_gamma
 from softmaxx._linear_loss import linear_entmax_loss
-from softmaxx._local import Peaks, find_peaks, local_argmax
+from softmaxx._local import local_argmax
 from softmaxx._losses import fenchel_young_loss, spo_plus_loss
 from softmaxx._maps import threshold_map
 from softmaxx._noise import Noise, gumbel, laplace, log_normal, logistic, normal
 from softmaxx._oracles import one_hot_argmax, row_oracle, top_k_mask
 from softmaxx._paths import best_grid_path
+from softmaxx._peaks import Peaks, find_peaks
 from softmaxx._perturb import perturbed, standard_error
 from softmaxx._perturbed_argmax import perturbed_argmax
 from softmaxx._positions import pixel_positions, unit_positions

@@ -73,15 +73,17 @@ def grid(function: str, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{function}: scores have shape {shape}; pass a grid of at least one cell, [..., rows, columns].")
 
 
-def mask(function: str, where: Any, shape: tuple[int, ...]) -> None:
-    """`where` is None or an array of booleans that broadcasts to the scores."""
+def mask(function: str, where: Any, shape: tuple[int, ...], of: str = "the scores'") -> None:
+    """`where` is None or an array of booleans that broadcasts to the shape, of the scores or of what is named."""
     if where is None:
         return
     if not isinstance(where, jax.Array | np.ndarray | np.generic | bool):
         raise TypeError(f"{function}: where is a {type(where).__name__}; pass an array of booleans, jnp.asarray(where).")
     if not isinstance(where, bool) and where.dtype != np.bool_:
         raise TypeError(f"{function}: where has dtype {where.dtype}; pass booleans, for numbers where=numbers != 0.")
-    _broadcasts(function, "where", where, shape, f"one that broadcasts to the scores' {shape}, where[:, None] for whole rows")
+    _broadcasts(
+        function, "where", where, shape, f"one that broadcasts to {of} {shape}{_with_axes('where', np.shape(where), shape)}"
+    )
 
 
 def choice(function: str, scores: Any, axis: Axis, where: Any, temperature: Number) -> tuple[Array, tuple[int, ...]]:
@@ -193,6 +195,12 @@ def at_least(function: str, argument: str, value: Number, least: float) -> None:
         raise ValueError(f"{function}: {argument}={smallest:g} is below {least:g}; pass {argument} >= {least:g}.")
 
 
+def positive(function: str, argument: str, value: Number) -> None:
+    """Every entry is above 0, as far as the value is known."""
+    if known(value) and not np.all(np.asarray(value, np.float64) > 0):
+        raise ValueError(f"{function}: {argument}={np.min(np.asarray(value, np.float64)):g}; pass {argument} > 0.")
+
+
 def finite(function: str, argument: str, value: Number) -> None:
     """No entry is infinite, as far as the value is known."""
     if known(value) and np.any(np.isinf(np.asarray(value, dtype=np.float64))):
@@ -236,50 +244,6 @@ def count_of_entries(function: str, k: Any, shape: tuple[int, ...], axes: tuple[
 
 def known(value: Any) -> bool:
     return not (isinstance(value, Tracer) or (isinstance(value, jax.Array) and not value.is_fully_addressable))
-
-
-def elementwise(function: str, argument: str, value: Any, t: Array) -> None:
-    """The function named `argument` has returned one number for each entry of t, in its dtype."""
-    if not isinstance(value, jax.Array) or value.shape != t.shape or value.dtype != t.dtype:
-        got = f"{value.dtype}{list(value.shape)}" if isinstance(value, jax.Array) else f"a {type(value).__name__}"
-        raise ValueError(
-            f"{function}: {argument} returned {got} for {t.dtype}{list(t.shape)}; return numbers of that shape and dtype."
-        )
-
-
-def rises_from_zero(function: str, argument: str, phi: Any) -> None:
-    """The function goes from 0 at −∞ to something positive at +∞."""
-    ends = jnp.array([-1e30, 1e30], jnp.float32)
-    with jax.ensure_compile_time_eval():
-        values = phi(ends)
-    if isinstance(values, Tracer):
-        return
-    elementwise(function, argument, values, ends)
-    low, high = (float(value) for value in values)
-    if not (abs(low) < 1e-6 and high > 1e-6):
-        raise ValueError(
-            f"{function}: {argument} goes from {low:g} at −∞ to {high:g} at +∞; pass a nondecreasing function that goes from 0 "
-            "to something positive, such as a CDF."
-        )
-
-
-def closes_over_nothing(function: str, argument: str, fn: Any, *like: Array, remedy: str) -> None:
-    """The function closes over no traced value, through which derivatives would be lost without a word."""
-    _, hidden = jax.closure_convert(fn, *like)
-    if hidden:
-        raise TypeError(
-            f"{function}: {argument} closes over a traced value, which would get no derivative; make {argument} a function of "
-            f"its argument alone, {remedy}."
-        )
-
-
-def hashable(function: str, argument: str, value: Any) -> None:
-    """The value may be a static argument of jit."""
-    try:
-        hash(value)
-    except TypeError:
-        kind = type(value).__name__
-        raise TypeError(f"{function}: {argument} is a {kind}, that has no hash; wrap it in a function.") from None
 
 
 def axis_positions(function: str, positions: Any, axis: Axis, axes: tuple[int, ...], shape: tuple[int, ...]) -> tuple | None:

@@ -9,9 +9,9 @@ from softmaxx import _check
 
 def radii(function: str, argument: str, value: Any, count: int) -> tuple[int, ...]:
     """One radius of at least 0 for each axis, from an int or a tuple of them."""
-    if isinstance(value, list):
-        raise TypeError(f"{function}: {argument}={value} is a list; pass an int, or a tuple of one int for each axis.")
     listed = value if isinstance(value, tuple) else (value,) * count
+    if not all(hasattr(one, "__index__") for one in listed):
+        raise TypeError(f"{function}: {argument}={value!r} is not an int; pass an int, or a tuple of one int for each axis.")
     if len(listed) != count:
         raise ValueError(
             f"{function}: {argument}={value} has {len(listed)} radii for {count} axes; pass an int, or one for each."
@@ -39,6 +39,14 @@ def target_points(function: str, targets: tuple[int, ...], expected: tuple[int, 
         )
 
 
+def ends(function: str, interval: Any) -> tuple[float, float]:
+    """The interval is a tuple of two finite numbers that differ."""
+    numbers = isinstance(interval, tuple) and all(isinstance(end, int | float | np.generic) for end in interval)
+    if not numbers or len(interval) != 2 or not np.isfinite(interval).all() or interval[0] == interval[1]:
+        raise ValueError(f"{function}: interval={interval!r}; pass its two ends, finite and different, such as (-1.0, 1.0).")
+    return interval
+
+
 def map_shape(function: str, shape: Any, centres: tuple[int, ...]) -> tuple[int, ...]:
     """The shape is a tuple of as many lengths as the centres have coordinates."""
     if not isinstance(shape, tuple):
@@ -59,7 +67,8 @@ def deviations(function: str, sigma: Any, shape: tuple[int, ...], axes: tuple[in
         )
     for one in listed:
         _check.per_slice(function, "sigma", one, shape, axes)
-        _check.at_least(function, "sigma", one, 0)
-        if not zero and _check.known(one) and np.any(np.asarray(one, np.float64) == 0):
-            raise ValueError(f"{function}: sigma=0 has no density; pass sigma > 0.")
+        if zero:
+            _check.at_least(function, "sigma", one, 0)
+        else:
+            _check.positive(function, "sigma", one)
     return listed

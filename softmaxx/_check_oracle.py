@@ -8,15 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from softmaxx import _check, _threshold
+from softmaxx import _check, _check_function, _check_noise, _threshold
 from softmaxx._types import Key, Tree
 
 
 def oracle(function: str, value: Any) -> None:
-    """The oracle may be called, and be a static argument of jit."""
-    if not callable(value):
-        raise TypeError(f"{function}: oracle is a {type(value).__name__}; pass a function (scores, *args) -> array.")
-    _check.hashable(function, "oracle", value)
+    _check_function.static_function(function, "oracle", value, "(scores, *args) -> array")
 
 
 def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
@@ -36,7 +33,7 @@ def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
             f"{function}: oracle closes over a traced value, whose derivative would be lost; pass it as an argument, "
             "after the scores, and write the oracle as (scores, data)."
         )
-    return _in_dtype_of(floating(function, "oracle", out), scores)
+    return _in_dtype_of(_check_function.floating(function, "oracle", out), scores)
 
 
 def _in_dtype_of(out: Any, scores: Any) -> Any:
@@ -71,7 +68,7 @@ def scores(function: str, value: Tree, argument: str = "scores") -> Tree:
 def scores_and_targets(function: str, value: Tree, targets: Tree) -> tuple[Tree, Tree]:
     """Both as floating-point arrays or trees, and of the same shapes."""
     value, targets = scores(function, value), scores(function, targets, "targets")
-    got, wanted, same = _compared(targets, value)
+    got, wanted, same = _check_function.compared(targets, value)
     if not same:
         raise ValueError(f"{function}: targets have the shape {got} for scores {wanted}; pass what an oracle answers.")
     return value, targets
@@ -92,34 +89,9 @@ def one_for_each_leaf(function: str, argument: str, value: Tree, scores: Tree) -
     return tuple(values)
 
 
-def _compared(one: Any, other: Any) -> tuple[Any, Any, bool]:
-    """The shapes of two trees, and whether trees and shapes are the same."""
-    got, wanted = (jax.tree.map(jnp.shape, tree) for tree in (one, other))
-    return got, wanted, jax.tree.structure(one) == jax.tree.structure(other) and got == wanted
-
-
-def shapes(function: str, argument: str, called: Callable, first: Any, args: tuple, kwargs: dict) -> Any:
-    """The shapes and dtypes that a function returns, found by tracing it; it closes over no traced value."""
-    traced, out = jax.make_jaxpr(lambda one, args, kwargs: called(one, *args, **kwargs), return_shape=True)(first, args, kwargs)
-    if any(isinstance(const, Tracer) for const in traced.consts):
-        raise TypeError(
-            f"{function}: {argument} closes over a traced value, whose derivative would be lost; pass it as an argument after "
-            "the scores."
-        )
-    return out
-
-
-def scalar(function: str, argument: str, out: Any) -> None:
-    if jax.tree.map(jnp.shape, out) != ():
-        raise ValueError(
-            f"{function}: {argument} returned the shape {jax.tree.map(jnp.shape, out)}; return one number, for a batch use "
-            "jax.vmap."
-        )
-
-
 def like_scores(function: str, out: Any, scores: Any, argument: str = "oracle", value: str = "the mean of ⟨scores, y⟩") -> None:
     """The oracle answers with what the scores look like, so that ⟨scores, y⟩ is defined."""
-    got, wanted, same = _compared(out, scores)
+    got, wanted, same = _check_function.compared(out, scores)
     if not same:
         raise ValueError(
             f"{function}: the value is {value}, but {argument} returned the shape {got} for scores {wanted}; "
@@ -138,40 +110,6 @@ def rows(function: str, answers: Any, out: Any, count: int) -> None:
         )
 
 
-def sample_count(function: str, num_samples: Any, argument: str = "num_samples") -> int:
-    return _check.count(function, argument, num_samples, " draws nothing")
-
-
-def group_size(function: str, sampler: Any, count: int) -> int:
-    """The rows of one of the sampler's groups, which divide the number of samples."""
-    size = sampler.group_size(count)
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"{function}: sampler.group_size({count}) is {size!r}; return an int of at least 1.")
-    if count % size:
-        fits = [n for n in range(1, 2 * count + 2) if n % max(1, sampler.group_size(n)) == 0]
-        near = sorted(fits, key=lambda n: abs(n - count))[:2]
-        raise ValueError(
-            f"{function}: {count} samples are no multiple of {size}, the rows that the sampler draws together; pass "
-            f"num_samples={' or '.join(map(str, sorted(near)))}."
-        )
-    return size
-
-
-def batch(function: str, batch_size: Any, size: int, count: int) -> int | None:
-    """The batch holds whole groups of the sampler."""
-    if batch_size is None:
-        return None
-    batch_size = sample_count(function, batch_size, "batch_size")
-    if batch_size % size:
-        smaller = 1 < batch_size < size and count % batch_size == 0
-        remedy = f", or smaller groups, sampler=sampler._replace(group_size=lambda n: {batch_size})" if smaller else ""
-        raise ValueError(
-            f"{function}: batch_size={batch_size} splits the groups of {size} rows that the sampler draws; pass a multiple of "
-            f"{size}{remedy}."
-        )
-    return batch_size
-
-
 def random_key(function: str, key: Any) -> Key:
     """One key of `jax.random.key`, or of the older `jax.random.PRNGKey`."""
     remedy = "pass key=jax.random.key(seed), a new one for each call"
@@ -185,60 +123,9 @@ def random_key(function: str, key: Any) -> Key:
     return jnp.asarray(key)
 
 
-def noise(function: str, value: Any) -> None:
-    """The noise holds functions, as `Noise` does."""
-    if not all(callable(getattr(value, name, None)) for name in ("quantile", "score", "perturb")):
-        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
-        raise TypeError(f"{function}: noise is {got}; pass sx.normal, sx.gumbel or sx.Noise(quantile, score).")
-
-
-def known_difference(function: str, value: Any, add: Callable) -> Callable:
-    if value.perturb is not add:
-        raise TypeError(f"{function}: the noise does not add to the scores; estimate the ranks by sx.perturbed(sx.ranking).")
-    if getattr(value, "difference", None) is None:
-        raise TypeError(
-            f"{function}: the noise has no difference, the distribution function of Z − Z'; pass sx.normal, sx.gumbel or "
-            "noise._replace(difference=...), or estimate the ranks by sx.perturbed(sx.ranking)."
-        )
-    return value.difference
-
-
-def noise_everywhere(function: str, sigma: Tree) -> None:
-    """σ, as far as it is known, is 0 for all scores or for none: to scores without noise there would be no derivative."""
-    known = [np.asarray(one, np.float64) for one in jax.tree.leaves(sigma) if _check.known(one)]
-    if any((one == 0).any() for one in known) and any((one > 0).any() for one in known):
-        raise ValueError(
-            f"{function}: sigma is 0 for some scores and positive for others; the derivative in scores without noise would be "
-            "lost: pass a small positive sigma for them, or the scores themselves as an argument of the oracle."
-        )
-
-
-def closed(argument: str, function: Callable, *like: Any) -> None:
-    """A part of a noise closes over no traced value, whose derivative would be lost."""
-    if any(isinstance(const, Tracer) for const in jax.make_jaxpr(function)(*like).consts):
-        raise TypeError(
-            f"perturbed: {argument} closes over a traced value, whose derivative would be lost; scale the noise by sigma, "
-            "which is differentiated."
-        )
-
-
-def sampler(function: str, value: Any) -> None:
-    """The sampler holds functions, as `Sampler` does."""
-    if not all(callable(getattr(value, name, None)) for name in ("draw", "group_size")):
-        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
-        raise TypeError(f"{function}: sampler is {got}; pass sx.independent, sx.sobol or sx.Sampler(draw, group_size).")
-
-
-def drawn(argument: str, value: Any, shape: tuple[int, ...]) -> None:
-    """A part of a noise or a sampler has returned the shape that it was asked for."""
-    if not isinstance(value, jax.Array) or value.shape != shape:
-        raise ValueError(f"perturbed: {argument} returned the shape {jnp.shape(value)}; return the shape asked for, {shape}.")
-
-
 def host_function(fn: Any, workers: Any) -> int:
-    if not callable(fn):
-        raise TypeError(f"host_oracle: fn is a {type(fn).__name__}; pass a function of NumPy arrays [rows, ...].")
-    return sample_count("host_oracle", workers, "workers")
+    _check_function.function("host_oracle", "fn", fn, "of NumPy arrays [rows, ...]")
+    return _check_noise.sample_count("host_oracle", workers, "workers")
 
 
 def host_answer(name: str, answer: Any, rows: Any, like: Any) -> None:
@@ -261,38 +148,6 @@ def host_answer(name: str, answer: Any, rows: Any, like: Any) -> None:
             )
 
 
-def sobol_dimension(dimension: int, most: int) -> None:
-    if dimension > most:
-        raise ValueError(
-            f"sobol: an instance has {dimension} scores, and there are Sobol numbers for {most}; use sx.latin_hypercube."
-        )
-
-
-def function(name: str, argument: str, value: Any) -> None:
-    if not callable(value):
-        raise TypeError(f"{name}: {argument} is a {type(value).__name__}; pass a function of the scores.")
-
-
-def floating(function: str, argument: str, out: Any) -> Any:
-    """The function has returned floating arrays."""
-    for leaf in jax.tree.leaves(out):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(f"{function}: {argument} returned {leaf.dtype}; return floating numbers, y.astype(scores.dtype).")
-    if not jax.tree.leaves(out):
-        raise TypeError(f"{function}: {argument} returned {out!r}; return an array, or a tree of arrays.")
-    return out
-
-
-def same_shapes(function: str, argument: str, out: Any, other: str, wanted: Any) -> None:
-    """The function has returned the shapes of something else, since the gradient of one is taken for that of the other."""
-    got, shapes, same = _compared(out, wanted)
-    if not same:
-        raise ValueError(
-            f"{function}: {argument} returned the shape {got}, that of {other} is {shapes}; return the same, a gradient is "
-            "passed from one to the other."
-        )
-
-
 def strength(function: str, value: Any) -> None:
     """The strength is one positive number, as far as it is known."""
     _check.real(function, "strength", value)
@@ -303,23 +158,6 @@ def strength(function: str, value: Any) -> None:
         )
     if _check.known(value) and not 0 < float(value) < np.inf:
         raise ValueError(f"{function}: strength={float(value):g}; pass a finite strength > 0, or sx.adaptive_strength's state.")
-
-
-def noise_or_function(function: str, value: Any) -> None:
-    """The noise holds functions, as `Noise` does, or is one that draws; it may be a static argument of jit."""
-    if not callable(value) and not all(callable(getattr(value, name, None)) for name in ("quantile", "perturb")):
-        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
-        raise TypeError(
-            f"{function}: noise is {got}; pass sx.gumbel, another sx.Noise, or a function (key, shape, dtype) as "
-            "jax.random.normal."
-        )
-    _check.hashable(function, "noise", value)
-
-
-def drawn_noise(function: str, value: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(value, jax.Array) or value.shape != shape or not jnp.issubdtype(value.dtype, jnp.floating):
-        got = f"{value.dtype}{list(value.shape)}" if isinstance(value, jax.Array) else f"a {type(value).__name__}"
-        raise ValueError(f"{function}: noise returned {got}; return floating numbers of the shape asked for, {shape}.")
 
 
 def positive_number(function: str, argument: str, value: Any) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from softmaxx import _check, _check_heatmap, _threshold
+from softmaxx import _check, _check_function, _check_heatmap, _threshold
 from softmaxx._types import Array, ArrayLike
 
 
@@ -59,8 +59,9 @@ def coordinate_loss(
     coordinates = _check.real_array(function, "coordinates", coordinates)
     targets = _check.real_array(function, "targets", targets)
     _check_heatmap.same_points(function, coordinates.shape, targets.shape)
-    _check.mask(function, where, coordinates.shape[:-1])
-    _check.hashable(function, "penalty", penalty)
+    _check.mask(function, where, coordinates.shape[:-1], "the points'")
+    if penalty is not None:
+        _check_function.static_function(function, "penalty", penalty, "of the differences")
     return _coordinate_loss(coordinates, targets, where, penalty)
 
 
@@ -73,6 +74,6 @@ def _coordinate_loss(coordinates, targets, where, penalty):
         loss = _threshold.root((difference**2).sum(-1))
     else:
         each = penalty(difference)
-        _check.elementwise("coordinate_loss", "penalty", each, difference)
+        _check_function.elementwise("coordinate_loss", "penalty", each, difference)
         loss = each.sum(-1)
     return jnp.where(labelled, loss, 0).astype(coordinates.dtype)

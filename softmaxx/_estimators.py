@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check_oracle, _oracles, _threshold
+from softmaxx import _check_function, _check_oracle, _oracles, _threshold
 from softmaxx._types import Array, Number, Oracle, Tree
 
 
@@ -49,16 +49,16 @@ def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Ca
       and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017, section 2.2.
     """
     function = "straight_through"
-    _check_oracle.function(function, "hard", hard)
-    _check_oracle.function(function, "soft", soft)
+    _check_function.function(function, "hard", hard)
+    _check_function.function(function, "soft", soft)
 
     def choose(scores: Tree, *args: Any, **kwargs: Any) -> Tree:
         scores = _check_oracle.scores(function, scores)
         wanted, got = (
-            _check_oracle.floating(function, name, _check_oracle.shapes(function, name, of, scores, args, kwargs))
+            _check_function.floating(function, name, _check_function.shapes(function, name, of, scores, args, kwargs))
             for name, of in (("hard", hard), ("soft", soft))
         )
-        _check_oracle.same_shapes(function, "soft", got, "hard", wanted)
+        _check_function.same_shapes(function, "soft", got, "hard", wanted)
         held, held_args, held_kwargs = lax.stop_gradient((scores, args, kwargs))
         return surrogate(partial(_by_soft, soft), hard(held, *held_args, **held_kwargs), (scores, args, kwargs))
 
@@ -126,13 +126,13 @@ def identity_gradient(oracle: Oracle, *, projection: Callable[[Tree], Tree] = _c
     """
     function = "identity_gradient"
     _check_oracle.oracle(function, oracle)
-    _check_oracle.function(function, "projection", projection)
+    _check_function.function(function, "projection", projection)
 
     def choose(scores: Tree, *args: Any) -> Tree:
         theta, out = like_scores(function, oracle, scores, args)
-        projected = _check_oracle.shapes(function, "projection", projection, theta, (), {})
-        _check_oracle.floating(function, "projection", projected)
-        _check_oracle.same_shapes(function, "projection", projected, "the scores", theta)
+        projected = _check_function.shapes(function, "projection", projection, theta, (), {})
+        _check_function.floating(function, "projection", projected)
+        _check_function.same_shapes(function, "projection", projected, "the scores", theta)
         answer = oracle(lax.stop_gradient(theta), *args)
         return _oracles.in_dtypes_of(out, surrogate(partial(_by_projection, projection), answer, theta))
 
@@ -229,7 +229,7 @@ def like_scores(function: str, oracle: Oracle, scores: Tree, args: tuple) -> tup
     """The scores in the dtype to compute in, and what the oracle answers, which is of their shape."""
     scores = _check_oracle.scores(function, scores)
     out = _check_oracle.answer(function, oracle, scores, args)
-    _check_oracle.same_shapes(function, "oracle", out, "the scores", scores)
+    _check_function.same_shapes(function, "oracle", out, "the scores", scores)
     return jax.tree.map(_threshold.working, scores), out
 
 

@@ -27,7 +27,8 @@ def expected_index(choice: ArrayLike, *, axis: Axis = -1, positions: Positions =
       listed; in the choice's dtype, summed in at least float32. Units: those of the positions.
 
     Limits:
-      A one-hot choice gives exactly its position, a choice of zeros 0, nan gives nan. A float16 index beyond 65504 is inf.
+      Scores that are no choice yet are weighed as they are: pass them through one, or use `soft_argmax`. A one-hot choice gives
+      exactly its position, a choice of zeros 0, nan gives nan. A float16 index beyond 65504 is inf.
 
     Raises:
       TypeError: a choice or positions that are not real numbers.

@@ -8,7 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from softmaxx import _check, _check_oracle, _oracles, _sampling, _simplex, _threshold
+from softmaxx import _check, _check_noise, _check_oracle, _oracles, _sampling, _simplex, _threshold
 from softmaxx._noise import gumbel
 from softmaxx._types import Array, ArrayLike, Axis, Key, Number
 
@@ -235,7 +235,7 @@ def gumbel_rao(
       Paulus, Maddison and Krause, Rao-Blackwellizing the Straight-Through Gumbel-Softmax Gradient Estimator, ICLR 2021.
     """
     axes, *arguments = _checked("gumbel_rao", scores, key, axis, where, temperature)
-    return _gumbel_rao(_check_oracle.sample_count("gumbel_rao", num_samples), axes, *arguments)
+    return _gumbel_rao(_check_noise.sample_count("gumbel_rao", num_samples), axes, *arguments)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

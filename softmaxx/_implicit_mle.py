@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softmaxx import _check, _check_oracle, _estimators, _oracles, _score_function, _threshold
+from softmaxx import _check, _check_noise, _check_oracle, _estimators, _oracles, _score_function, _threshold
 from softmaxx._estimators import AdaptiveStrengthState
 from softmaxx._noise import Noise, gumbel, normal
 from softmaxx._sampling import independent
@@ -70,8 +70,8 @@ def implicit_mle(
     _check_oracle.oracle(function, oracle)
     if not isinstance(strength, AdaptiveStrengthState):
         _check_oracle.strength(function, strength)
-    count = _check_oracle.sample_count(function, num_samples)
-    _check_oracle.noise_or_function(function, noise)
+    count = _check_noise.sample_count(function, num_samples)
+    _check_noise.noise_or_function(function, noise)
     for one in jax.tree.leaves(sigma, is_leaf=lambda leaf: leaf is None):
         _check.real(function, "sigma", one)
         _check.at_least(function, "sigma", one, 0)
@@ -116,7 +116,7 @@ def _draw(noise: Noise | Draw, count: int, key: Key, theta: list[Array]) -> list
     """The noise of each leaf, drawn together as a matrix with a row for each sample, as `perturbed` draws it."""
     dtype, shape = _threshold.widest([leaf.dtype for leaf in theta]), (count, sum(leaf.size for leaf in theta))
     z = noise(key, shape, dtype) if callable(noise) else noise.quantile(independent(key, shape, dtype))
-    _check_oracle.drawn_noise("implicit_mle", z, shape)
+    _check_noise.drawn_noise("implicit_mle", z, shape)
     return _score_function.by_leaf(z, theta)
 
 
@@ -164,7 +164,7 @@ def sum_of_gamma(k: float, *, terms: int = 10) -> Draw:
       Niepert, Minervini and Franceschi, Implicit MLE, NeurIPS 2021, theorem 1.
     """
     _check_oracle.positive_number("sum_of_gamma", "k", k)
-    return _SumOfGamma(float(k), _check_oracle.sample_count("sum_of_gamma", terms, "terms"))
+    return _SumOfGamma(float(k), _check_noise.sample_count("sum_of_gamma", terms, "terms"))
 
 
 class AdaptiveStrength(NamedTuple):

@@ -43,13 +43,15 @@ def linear_entmax_loss(
       `[...]`, the exact loss of each row, at least 0, in the dtype of features @ weights and summed in at least float32.
 
     Limits:
-      A negative label is ignored: 0 and no gradient. A label ≥ n, or a temperature that is not positive, gives nan. Derivatives
-      in both modes and of second order, each by further passes. The class axis stays on one device: for a vocabulary over
-      several, `entmax_loss` of the sharded scores gathers nothing.
+      A negative label is ignored: 0 and no gradient. A label ≥ n gives nan. Derivatives in both modes and of second order,
+      each by further passes. Half-precision features are multiplied as they are at T = 1, and in float32 at any other. The
+      class axis stays on one device: for a vocabulary over several, `entmax_loss` of the sharded scores gathers nothing.
 
     Raises:
-      TypeError: features or weights that are not real numbers; labels that are not integers.
-      ValueError: shapes that do not fit; another alpha; a block_size < 1.
+      TypeError: features or weights that are not real numbers; labels that are not integers; an alpha that is not a Python
+        number.
+      ValueError: shapes that do not fit; another alpha; a block_size < 1; a temperature that is not positive (if it is traced,
+        the result is nan instead).
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -65,12 +67,15 @@ def linear_entmax_loss(
     features, weights = _check.real_array(function, "features", features), _check.real_array(function, "weights", weights)
     _check.layer(function, features.shape, weights.shape)
     labels = _check.labels(function, labels, features.shape[:-1])
-    if not isinstance(alpha, int | float | np.generic) or float(alpha) not in _POWERS:
+    if not isinstance(alpha, int | float | np.generic):
+        raise TypeError(f"{function}: alpha is not a Python number; pass 1, 1.5 or 2, or the scores to entmax_loss.")
+    if float(alpha) not in _POWERS:
         raise ValueError(f"{function}: alpha={alpha}; pass 1, 1.5 or 2, or the scores to entmax_loss for any other.")
     _check.per_slice(function, "temperature", temperature, features.shape, (features.ndim - 1,))
-    _check.at_least(function, "temperature", temperature, 0)
+    _check.positive(function, "temperature", temperature)
     block_size = _check.count(function, "block_size", block_size)
-    return _loss(features, weights, labels, temperature, _POWERS[float(alpha)], min(block_size, weights.shape[1]))
+    scale = None if isinstance(temperature, int | float) and temperature == 1 else temperature
+    return _loss(features, weights, labels, scale, _POWERS[float(alpha)], min(block_size, weights.shape[1]))
 
 
 class _Solved(NamedTuple):
@@ -83,14 +88,16 @@ class _Solved(NamedTuple):
 
 @partial(jax.jit, static_argnums=(4, 5))
 def _loss(features, weights, labels, temperature, power, block_size):
-    temperature = _threshold.aligned(temperature, features)
-    dtype = temperature.dtype
-    temperature = jnp.where(temperature > 0, temperature, jnp.nan)
-    # T·loss(x/T), with the features divided instead of the scores.
-    scaled = (features.astype(dtype) / temperature).astype(features.dtype)
     label, n = labels[..., None], weights.shape[1]
-    lost = _block_loss(scaled, _blocks(weights, block_size), label, n, power)
-    lost = temperature * lost * jnp.where(label < n, 1, jnp.nan)
+    if temperature is None:
+        lost = _block_loss(features, _blocks(weights, block_size), label, n, power)
+    else:
+        # T·loss(x/T), with the features divided instead of the scores; half-precision ones are not rounded again.
+        temperature = _threshold.aligned(temperature, features)
+        temperature = jnp.where(temperature > 0, temperature, jnp.nan)
+        scaled = features.astype(temperature.dtype) / temperature
+        lost = temperature * _block_loss(scaled, _blocks(weights, block_size), label, n, power)
+    lost *= jnp.where(label < n, 1, jnp.nan)
     return jnp.where(label < 0, 0, lost)[..., 0].astype(jnp.result_type(features, weights))
 
 
@@ -112,8 +119,15 @@ def _block_length(n: int, longest: int) -> int:
 
 def _scores(features: Array, block: Array, index: Array, n: int) -> Array:
     """The scores of a block of classes, −inf for those that fill it up."""
-    x = jnp.matmul(features, block, preferred_element_type=_threshold.working_dtype(features.dtype))
+    x = _product(features, block)
     return x if n % block.shape[-1] == 0 else jnp.where(index < n, x, -jnp.inf)
+
+
+def _product(features: Array, block: Array) -> Array:
+    """Their product in at least float32; a half-precision block beside wider features is widened here, one at a time."""
+    if block.dtype.itemsize < features.dtype.itemsize:
+        block = block.astype(features.dtype)
+    return jnp.matmul(features, block, preferred_element_type=_threshold.working_dtype(features.dtype))
 
 
 def _indexed(blocks: Array, rank: int) -> tuple[Array, Array]:
@@ -162,17 +176,15 @@ def _threshold_of_jvp(n, power, primals, tangents):
 def _moved(weight, features, blocks, tangents, n):
     """⟨weight, dx⟩ over all classes; linear in the tangents, and the weights of one block at a time are held."""
     dfeatures, dblocks = tangents
-    dtype = _threshold.working_dtype(features.dtype)
 
     @jax.checkpoint
     def body(total, given):
         (block, index), dblock = given
-        dx = jnp.matmul(dfeatures, block, preferred_element_type=dtype)
-        dx += jnp.matmul(features, dblock, preferred_element_type=dtype)
+        dx = _product(dfeatures, block) + _product(features, dblock)
         moved = weight(_scores(features, block, index, n), index) * dx
         return total + moved.sum(-1, keepdims=True), None
 
-    zeros = jnp.zeros((*features.shape[:-1], 1), dtype)
+    zeros = jnp.zeros((*features.shape[:-1], 1), _threshold.working_dtype(features.dtype))
     return lax.scan(body, zeros, (_indexed(blocks, features.ndim), dblocks))[0]
 
 

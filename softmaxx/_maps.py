@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check, _threshold
+from softmaxx import _check, _check_function, _threshold
 from softmaxx._types import Array
 
 
@@ -51,10 +51,8 @@ def threshold_map(phi: Callable[[Array], Array]) -> Callable[..., Array]:
     Reference:
       Struski et al., LapSum: One Method to Differentiate Them All, 2025.
     """
-    if not callable(phi):
-        raise TypeError(f"threshold_map: phi is a {type(phi).__name__}; pass a function of an array.")
-    _check.hashable("threshold_map", "phi", phi)
-    _check.rises_from_zero("threshold_map", "phi", phi)
+    _check_function.static_function("threshold_map", "phi", phi, "of an array")
+    _check_function.rises_from_zero("threshold_map", "phi", phi)
 
     def choose(scores, *, total=1.0, axis=-1, where=None, temperature=1.0):
         scores, axes = _check.choice("threshold_map", scores, axis, where, temperature)
@@ -70,7 +68,7 @@ def threshold_map(phi: Callable[[Array], Array]) -> Callable[..., Array]:
 def _jitted_map(scores, where, total, temperature, phi, axes):
     total, temperature = _threshold.aligned(total, scores), _threshold.aligned(temperature, scores)
     x = _threshold.masked(scores, where).astype(_threshold.working_dtype(scores.dtype))
-    _check.closes_over_nothing("threshold_map", "phi", phi, x, remedy="and pass a slope as temperature=1/slope")
+    _check_function.closes_over_nothing("threshold_map", "phi", phi, x, remedy="and pass a slope as temperature=1/slope")
     return _map(x, total, temperature, phi, axes).astype(scores.dtype)
 
 
@@ -95,7 +93,7 @@ def _value_and_slope(t, phi):
     """φ(t) and φ'(t), 0 for masked entries."""
     entries = t != -jnp.inf
     value, slope = jax.jvp(phi, (jnp.where(entries, t, 0),), (jnp.ones_like(t),))
-    _check.elementwise("threshold_map", "phi", value, t)
+    _check_function.elementwise("threshold_map", "phi", value, t)
     return jnp.where(entries, value, 0), jnp.where(entries, slope, 0)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check, _threshold
+from softmaxx import _check, _check_function, _threshold
 from softmaxx._types import Array, ArrayLike, Axis, Number, Oracle, Tree
 
 
@@ -151,8 +151,7 @@ def row_oracle(fn: Callable[..., Tree]) -> RowOracle:
     Reference:
       The oracles of Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS 2020, section 2.
     """
-    if not callable(fn):
-        raise TypeError(f"row_oracle: fn is a {type(fn).__name__}; pass a function (rows, *args) -> answers.")
+    _check_function.function("row_oracle", "fn", fn, "(rows, *args) -> answers")
     return RowOracle(fn)
 
 

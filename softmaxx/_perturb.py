@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check, _check_oracle, _oracles, _score_function, _threshold
+from softmaxx import _check, _check_noise, _check_oracle, _oracles, _score_function, _threshold
 from softmaxx._noise import Noise, gumbel, normal
 from softmaxx._sampling import Sampler, independent
 from softmaxx._score_function import Expectation, Plan
@@ -79,15 +79,15 @@ def perturbed(
       Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free!, 2019; higher orders: Foerster et al., DiCE, ICML 2018.
     """
     _check_oracle.oracle("perturbed", oracle)
-    _check_oracle.noise("perturbed", noise)
-    _check_oracle.sampler("perturbed", sampler)
-    count = _check_oracle.sample_count("perturbed", num_samples)
-    size = _check_oracle.group_size("perturbed", sampler, count)
+    _check_noise.noise("perturbed", noise)
+    _check_noise.sampler("perturbed", sampler)
+    count = _check_noise.sample_count("perturbed", num_samples)
+    size = _check_noise.group_size("perturbed", sampler, count)
     for one in jax.tree.leaves(sigma, is_leaf=lambda leaf: leaf is None):
         _check.real("perturbed", "sigma", one)
         _check.at_least("perturbed", "sigma", one, 0)
-    _check_oracle.noise_everywhere("perturbed", sigma)
-    plan = Plan(noise, sampler, count, _check_oracle.batch("perturbed", batch_size, size, count), bool(baseline))
+    _check_noise.noise_everywhere("perturbed", sigma)
+    plan = Plan(noise, sampler, count, _check_noise.batch("perturbed", batch_size, size, count), bool(baseline))
     smooth = _Perturbed(oracle, plan, sigma)
     known = oracle is _oracles.one_hot_argmax and noise is gumbel and jnp.ndim(sigma) == 0
     return SmoothMax(smooth.argmax, smooth.value, partial(_gumbel_penalty, sigma) if known else None)

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax
 
-from softmaxx import _check, _check_oracle, _expect, _oracles, _score_function, _threshold
+from softmaxx import _check, _check_noise, _check_oracle, _expect, _oracles, _score_function, _threshold
 from softmaxx._noise import Noise, normal
 from softmaxx._sampling import independent
 from softmaxx._score_function import Plan
@@ -62,8 +62,8 @@ def perturbed_argmax(
     scores = _check.real_array(function, "scores", scores)
     axes = _check.axes_of(function, axis, scores.shape)
     _check.mask(function, where, scores.shape)
-    _check_oracle.noise(function, noise)
-    plan = Plan(noise, independent, _check_oracle.sample_count(function, num_samples), axes=axes)
+    _check_noise.noise(function, noise)
+    plan = Plan(noise, independent, _check_noise.sample_count(function, num_samples), axes=axes)
     _check.per_slice(function, "sigma", sigma, scores.shape, axes)
     _check.at_least(function, "sigma", sigma, 0)
     key = _check_oracle.random_key(function, key)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from softmaxx import _check
+from softmaxx import _check, _check_heatmap
 from softmaxx._types import Array
 
 
@@ -16,13 +16,13 @@ def pixel_positions(n: int, *, origin: float = 0.0) -> Array:
         in which the first pixel reaches from 0 to 1.
 
     Returns:
-      `[n]`, in the default float dtype. Units: pixels.
+      An array of the shape `[n]`, in the default float dtype. Units: pixels.
 
     Limits:
       The positions of n = 1 are that of the first pixel.
 
     Raises:
-      TypeError: an n that is not an int.
+      TypeError: an n that is not an int, an origin that is no number.
       ValueError: n < 1.
 
     Example:
@@ -33,6 +33,7 @@ def pixel_positions(n: int, *, origin: float = 0.0) -> Array:
     Reference:
       Heckbert, What Are the Coordinates of a Pixel?, Graphics Gems, 1990.
     """
+    _check.real("pixel_positions", "origin", origin)
     return jnp.arange(_check.count("pixel_positions", "n", n), dtype=float) + origin
 
 
@@ -56,7 +57,7 @@ def unit_positions(n: int, *, align_corners: bool = False, interval: tuple[float
       interval: the ends.
 
     Returns:
-      `[n]`, each rounded once, in the default float dtype. Units: those of the interval.
+      An array of the shape `[n]`, each entry rounded once, in the default float dtype. Units: those of the interval.
 
     Limits:
       n = 1: the middle of the interval. Maps of different sizes read alike only without `align_corners`. Libraries list x, the
@@ -64,7 +65,7 @@ def unit_positions(n: int, *, align_corners: bool = False, interval: tuple[float
 
     Raises:
       TypeError: an n that is not an int.
-      ValueError: n < 1.
+      ValueError: n < 1; an interval that is not two finite numbers that differ.
 
     Example:
       >>> import softmaxx as sx
@@ -75,7 +76,7 @@ def unit_positions(n: int, *, align_corners: bool = False, interval: tuple[float
       Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018 (the default).
     """
     n = _check.count("unit_positions", "n", n)
-    first, last = interval
+    first, last = _check_heatmap.ends("unit_positions", interval)
     # In whole numbers, and by NumPy: XLA would multiply by the reciprocal of the width and round twice.
     corners = align_corners and n > 1
     after, width = (np.arange(n), n - 1) if corners else (2 * np.arange(n) + 1, 2 * n)

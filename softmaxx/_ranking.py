@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check, _check_oracle, _threshold
+from softmaxx import _check, _check_noise, _threshold
 from softmaxx._noise import Noise, normal
 from softmaxx._types import Array, ArrayLike, Number
 
@@ -94,8 +94,8 @@ def expected_ranking(scores: ArrayLike, *, sigma: Number = 1.0, noise: Noise = n
     """
     scores = _check.real_array("expected_ranking", "scores", scores)
     axis = _check.single_axis("expected_ranking", axis, scores.shape)
-    _check_oracle.noise("expected_ranking", noise)
-    difference = _check_oracle.known_difference("expected_ranking", noise, normal.perturb)
+    _check_noise.noise("expected_ranking", noise)
+    difference = _check_noise.known_difference("expected_ranking", noise, normal.perturb)
     _check.per_slice("expected_ranking", "sigma", sigma, scores.shape, (axis,))
     _check.at_least("expected_ranking", "sigma", sigma, 0)
     return _expected_ranking(scores, sigma, difference, axis)

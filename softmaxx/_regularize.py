@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from softmaxx import _check, _check_oracle, _entmax_loss, _oracles, _simplex, _threshold, _tsallis
+from softmaxx import _check, _check_function, _check_oracle, _entmax_loss, _oracles, _simplex, _threshold, _tsallis
 from softmaxx._types import Array, ArrayLike, Axis, Number, SmoothMax, Tree
 
 
@@ -145,8 +145,7 @@ def regularized(argmax: Callable[..., Any], penalty: Callable[..., Array]) -> Sm
       Nesterov, Smooth minimization of non-smooth functions, 2005; Danskin, The theory of max-min, 1967 (the gradient).
     """
     for name, function in (("argmax", argmax), ("penalty", penalty)):
-        _check_oracle.function("regularized", name, function)
-        _check.hashable("regularized", name, function)
+        _check_function.static_function("regularized", name, function)
     return _Regularized(argmax, penalty).pair()
 
 
@@ -219,10 +218,10 @@ class _Regularized:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _regularized_value(argmax, penalty, scores, args, kwargs):
-    out = _check_oracle.shapes("regularized", "argmax", argmax, scores, args, kwargs)
+    out = _check_function.shapes("regularized", "argmax", argmax, scores, args, kwargs)
     _check_oracle.like_scores("regularized", out, scores, "argmax", "⟨scores, p⟩ less the penalty")
-    omega = _check_oracle.shapes("regularized", "penalty", penalty, out, args, kwargs)
-    _check_oracle.scalar("regularized", "penalty", omega)
+    omega = _check_function.shapes("regularized", "penalty", penalty, out, args, kwargs)
+    _check_function.scalar("regularized", "penalty", omega)
     dtype = _threshold.widest([leaf.dtype for leaf in jax.tree.leaves(scores)])
     return _held_value(argmax, penalty, scores, args, kwargs).astype(dtype)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.extend.random import threefry_2x32
 
-from softmaxx import _check_oracle
+from softmaxx import _check_noise
 from softmaxx._types import Array, Key
 
 _SOBOL_DIMENSIONS = 21201  # as many direction numbers as Joe and Kuo computed
@@ -59,7 +59,7 @@ class Sampler(NamedTuple):
     def __call__(self, key: Key, shape: tuple[int, int], dtype: Any = float) -> Array:
         """All N points, `[N, dimension]`."""
         count, dimension = shape
-        size = _check_oracle.group_size("Sampler", self, count)
+        size = _check_noise.group_size("Sampler", self, count)
         return groups_of_points(self, key, jnp.arange(count // size), size, dimension, jax.dtypes.canonicalize_dtype(dtype))
 
 
@@ -68,7 +68,7 @@ def groups_of_points(sampler: Sampler, key: Key, groups: Array, size: int, dimen
     # Keys of other kinds are not independent under vmap (rbg draws by the first of them), these are.
     key = jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")
     drawn = jax.vmap(lambda group: sampler.draw(jax.random.fold_in(key, group), (size, dimension), dtype))(groups)
-    _check_oracle.drawn("sampler.draw", drawn, (len(groups), size, dimension))
+    _check_noise.drawn("sampler.draw", drawn, (len(groups), size, dimension))
     return drawn.reshape(-1, dimension)
 
 
@@ -122,7 +122,7 @@ def _sobol_directions(dimension: int, count: int) -> np.ndarray:
     """The direction numbers v_0, v_1, …, `[count, 1, dimension]`: point 2^{k+1} − 1 in the Gray code's order is v_k."""
     from scipy.stats import qmc  # takes half a second to import, which only those pay who use it
 
-    _check_oracle.sobol_dimension(dimension, _SOBOL_DIMENSIONS)
+    _check_noise.sobol_dimension(dimension, _SOBOL_DIMENSIONS)
     engine = qmc.Sobol(dimension, scramble=False, bits=_WORD)
     directions = []
     for k in range(count):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from softmaxx import _check_oracle, _threshold
+from softmaxx import _check_noise, _threshold
 from softmaxx._noise import Noise
 from softmaxx._sampling import Sampler, groups_of_points
 from softmaxx._types import Array, Key
@@ -101,11 +101,11 @@ def _noise_of(plan: Plan, key: Key, groups: Array, theta: list[Array]) -> list[A
     """The noise of these groups for each leaf, drawn together as a matrix: samplers spread over all scores of an instance."""
     dtype = _threshold.widest([leaf.dtype for leaf in theta])
     u = groups_of_points(plan.sampler, key, groups, plan.group_size, sum(leaf.size for leaf in theta), dtype)
-    _check_oracle.closed("noise.quantile", plan.noise.quantile, u)
+    _check_noise.closed("noise.quantile", plan.noise.quantile, u)
     z = plan.noise.quantile(u)
-    _check_oracle.closed("noise.score", plan.noise.score, z)
-    _check_oracle.closed("noise.perturb", plan.noise.perturb, z, z, z)
-    _check_oracle.drawn("noise.quantile", z, u.shape)
+    _check_noise.closed("noise.score", plan.noise.score, z)
+    _check_noise.closed("noise.perturb", plan.noise.perturb, z, z, z)
+    _check_noise.drawn("noise.quantile", z, u.shape)
     z = _threshold.pinned(z)  # else its last steps run again for each use of it
     return by_leaf(z, theta)
 

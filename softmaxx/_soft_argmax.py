@@ -92,9 +92,9 @@ def sparse_argmax(
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
-      >>> scores = jnp.array([0.0, 4.5, 5.0, 1.0])
+      >>> scores = jnp.array([4.5, 5.0, 0.0, 1.0])
       >>> print(sx.sparse_argmax(scores), jax.grad(sx.sparse_argmax)(scores))
-      1.75 [ 0.  -0.5  0.5  0. ]
+      0.75 [-0.5  0.5  0.   0. ]
 
     Reference:
       Martins and Astudillo, From Softmax to Sparsemax, ICML 2016; Peters, Niculae and Martins, Sparse

@@ -12,6 +12,16 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 def pytest_collection_modifyitems(items):
     """One worker for all tests of a contract: most of the time goes into compiling, and they share what is compiled."""
     for item in items:
-        contract = getattr(item, "callspec", None) and item.callspec.params.get("contract")
+        contract = _contract(item)
         if contract:
             item.add_marker(pytest.mark.xdist_group(contract.name))
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Forgets what was compiled for the tests of a file or a contract: a process may not map more than some 10,000 programs."""
+    if nextitem is None or (item.module, _contract(item)) != (nextitem.module, _contract(nextitem)):
+        jax.clear_caches()
+
+
+def _contract(item):
+    return getattr(item, "callspec", None) and item.callspec.params.get("contract")

@@ -192,11 +192,25 @@ def test_wrong_arguments():
         (lambda: sx.coordinate_loss(jnp.array(1.0), jnp.array(1.0)), ValueError, "coordinate_loss: coordinates have shape"),
         (lambda: sx.coordinate_loss(centres, centres, penalty=jnp.sum), ValueError, "coordinate_loss: penalty returned"),
         (
+            lambda: sx.coordinate_loss(centres, centres, penalty=cast(Any, "huber")),
+            TypeError,
+            "coordinate_loss: penalty is a str; pass a function of the differences",
+        ),
+        (
+            lambda: sx.coordinate_loss(centres[None], centres[None], where=jnp.ones(1, bool)[:, None, None]),
+            ValueError,
+            r"where has shape \(1, 1, 1\); pass one that broadcasts to the points' \(1, 2\)",
+        ),
+        (
             lambda: sx.kl_to_gaussian(choice, centres[:, :1], sigma=1.0, axis=(1, 2)),
             ValueError,
             r"pass one position .* \(2, 2\)",
         ),
-        (lambda: sx.js_to_gaussian(choice, centres, sigma=0.0, axis=(1, 2)), ValueError, "sigma=0 has no density"),
+        (
+            lambda: sx.js_to_gaussian(choice, centres, sigma=0.0, axis=(1, 2)),
+            ValueError,
+            "gaussian: sigma=0; pass sigma > 0",
+        ),
         (lambda: sx.js_to_gaussian(choice, centres, sigma=(1.0,), axis=(1, 2)), ValueError, "1 deviations for 2 axes"),
         (lambda: sx.variance_loss(choice, sigma=-1.0, axis=(1, 2)), ValueError, "variance_loss: sigma=-1 is below 0"),
         (lambda: sx.gaussian_heatmap(centres, shape=(4,), sigma=1.0), ValueError, r"centres have shape \(2, 2\), shape=\(4,\)"),

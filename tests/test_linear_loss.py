@@ -72,6 +72,24 @@ def test_many_classes_in_float32_and_bfloat16(alpha):
     np.testing.assert_allclose(low.astype(np.float32), dense(*wide), rtol=2e-2)
 
 
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_the_temperature_does_not_round_half_precision_features(alpha):
+    features, weights = scores_of((64, 8), dtype=np.float32), scores_of((8, 500), dtype=np.float32, seed=1)
+    low = [one.astype(jnp.bfloat16) for one in (features, weights)]
+    labels, cotangents = jnp.arange(64), scores_of((64,), dtype=np.float32, seed=2)
+    for temperature in (1.0, 0.7):
+
+        def blocks(f, w, t=temperature):
+            return sx.linear_entmax_loss(f, w, labels, alpha=alpha, temperature=t, block_size=128)
+
+        got, pull = jax.vjp(blocks, *low)
+        wanted, pull_wide = jax.vjp(blocks, *(one.astype(np.float32) for one in low))
+        np.testing.assert_array_equal(got, wanted.astype(jnp.bfloat16))
+        for slope, wide in zip(pull(cotangents.astype(jnp.bfloat16)), pull_wide(cotangents), strict=True):
+            assert slope.dtype == jnp.bfloat16
+            np.testing.assert_allclose(slope.astype(np.float32), wide, rtol=2e-2, atol=2e-2 * np.abs(wide).max())
+
+
 def test_memory_is_a_tenth_of_that_of_all_scores():
     shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in [(256, 16), (16, 65536)]]
     labels = jnp.zeros(256, int)
@@ -102,7 +120,7 @@ def test_ignored_and_wrong_labels_and_temperatures():
         assert np.isnan(out[1])
         assert np.isnan(slope[1]).all()
         assert np.isfinite(out[2])
-        assert np.isnan(loss(features, 0.0)[2])
+        assert np.isnan(jax.jit(loss)(features, 0.0)[2])
         none = jax.value_and_grad(
             lambda w, a=alpha: sx.linear_entmax_loss(FEATURES[0], w, -jnp.ones(2, int), alpha=a, block_size=10).mean()
         )(WEIGHTS)
@@ -139,6 +157,8 @@ def test_wrong_input_is_told():
         (call(weights=WEIGHTS.T), ValueError, r"features have shape \(3, 2, 5\), weights \(37, 5\); pass features"),
         (call(labels=LABELS[0]), ValueError, r"labels have shape \(2,\); pass one for each row of features, \(3, 2\)"),
         (call(labels=LABELS.astype(float)), TypeError, "labels have dtype float64; pass integers"),
+        (call(temperature=0.0), ValueError, "temperature=0; pass temperature > 0"),
+        (call(alpha=jnp.array(1.5)), TypeError, r"alpha is not a Python number; pass 1, 1\.5 or 2"),
         (call(alpha=1.3), ValueError, r"alpha=1\.3; pass 1, 1\.5 or 2"),
         (call(block_size=0), ValueError, "block_size=0; pass block_size >= 1"),
         (call(temperature=jnp.ones(3)), ValueError, r"temperature has shape \(3,\)"),

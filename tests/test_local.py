@@ -1,5 +1,6 @@
 """Local readouts: windows, several peaks, what lies outside of them, and derivatives."""
 
+import re
 from functools import partial
 from typing import Any, cast
 
@@ -206,8 +207,21 @@ def test_wrong_arguments():
         (lambda: sx.find_peaks(x, count=0, window=1), ValueError, "find_peaks: count=0; pass count >= 1"),
         (lambda: sx.find_peaks(x, count=1, window=1, threshold=jnp.zeros(6)), ValueError, "find_peaks: threshold has shape"),
         (lambda: sx.find_peaks(x, count=1, window=1, choice=lambda s, **_: s.sum()), ValueError, "find_peaks: choice returned"),
+        (
+            lambda: sx.local_argmax(x, window=cast(Any, [1, 2]), axis=(0, 1)),
+            TypeError,
+            "window=[1, 2] is not an int; pass an int",
+        ),
+        (
+            lambda: sx.local_argmax(x, window=1, choice=cast(Any, "softmax")),
+            TypeError,
+            "choice is a str; pass a function (scores",
+        ),
+        (lambda: sx.local_argmax(x, window=1, choice=sx.top_k_mask), TypeError, "local_argmax: choice has the signature"),
+        (lambda: sx.find_peaks(x, count=1, window=1, choice=cast(Any, abs)), TypeError, "find_peaks: choice has the signature"),
+        (lambda: sx.local_argmax(x, window=1, weight=cast(Any, 2.0)), TypeError, "weight is a float; pass a function of the"),
     ]:
-        with pytest.raises(kind, match=message.replace("(", r"\(")):
+        with pytest.raises(kind, match=re.escape(message)):
             call()
 
     def learned(background):

@@ -58,3 +58,8 @@ def test_wrong_lengths():
         sx.pixel_positions(0)
     with pytest.raises(TypeError, match=r"unit_positions: n=2\.5 is not an int"):
         sx.unit_positions(2.5)  # pyright: ignore[reportArgumentType]
+    for interval in [1.0, (0.0, 1.0, 2.0), (1.0, 1.0), (0.0, np.inf), ("0", "1")]:
+        with pytest.raises(ValueError, match=r"unit_positions: interval=.*; pass its two ends, finite and different"):
+            sx.unit_positions(3, interval=interval)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="pixel_positions: origin is a str"):
+        sx.pixel_positions(3, origin="corner")  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Heatmaps: Gaussian targets, and how far a choice over a map is from them."""
+"""Losses of heatmaps: how far a choice over a map is from a Gaussian, or from its spread."""
 
 import math
 from functools import partial
@@ -7,15 +7,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check, _check_heatmap, _expect, _powers, _threshold
+from softmaxx import _check, _check_heatmap, _expect, _gaussian, _powers, _threshold
 from softmaxx._expect import Positions
-from softmaxx._types import Array, ArrayLike, Axis, Number
-
-Deviation = Number | tuple[Number, ...]
+from softmaxx._types import Array, ArrayLike, Axis
 
 
 def variance_loss(
-    choice: ArrayLike, *, sigma: Deviation, axis: Axis = -1, positions: Positions = None, where: ArrayLike | None = None
+    choice: ArrayLike,
+    *,
+    sigma: _gaussian.Deviation,
+    axis: Axis = -1,
+    positions: Positions = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Computes Σ (Var − σ²)² over the axes of a choice, which asks for peaks of standard deviation σ along each.
 
@@ -62,7 +65,7 @@ def kl_to_gaussian(
     choice: ArrayLike,
     targets: ArrayLike,
     *,
-    sigma: Deviation,
+    sigma: _gaussian.Deviation,
     axis: Axis = -1,
     positions: Positions = None,
     where: ArrayLike | None = None,
@@ -110,7 +113,7 @@ def kl_to_gaussian(
 def _kl_to_gaussian(axes, choice, means, deviations, positions, where):
     p = _counted(choice, where, axes)
     loss = _powers.x_log_x(p).sum(axes, keepdims=True)
-    logs, pairs = _log_gaussians(axes, p, means, deviations, positions, where), _expect.marginals(p, positions, axes)
+    logs, pairs = _gaussian.log_gaussians(axes, p, means, deviations, positions, where), _expect.marginals(p, positions, axes)
     for log_q, (marginal, _) in zip(logs, pairs, strict=True):
         loss -= (marginal * log_q).sum(axes, keepdims=True)  # log q is a sum over the axes, so that the marginals are enough
     return _labelled(loss, choice, where, axes)
@@ -120,7 +123,7 @@ def js_to_gaussian(
     choice: ArrayLike,
     targets: ArrayLike,
     *,
-    sigma: Deviation,
+    sigma: _gaussian.Deviation,
     axis: Axis = -1,
     positions: Positions = None,
     where: ArrayLike | None = None,
@@ -168,72 +171,10 @@ def js_to_gaussian(
 def _js_to_gaussian(axes, choice, means, deviations, positions, where):
     # ½Σ p·log(p/m) + q·log(q/m) with p·log p in one piece: the quotients and their derivatives overflow where both are small.
     p, h = _counted(choice, where, axes), _powers.x_log_x
-    log_q = _log_gaussians(axes, p, means, deviations, positions, where)
+    log_q = _gaussian.log_gaussians(axes, p, means, deviations, positions, where)
     q = jnp.exp(sum(log_q[1:], log_q[0]))
     terms = h(p) + h(q) - h(p + q) + math.log(2) * (p + q)
     return _labelled(terms.sum(axes, keepdims=True) / 2, choice, where, axes)
-
-
-def gaussian_heatmap(
-    centres: ArrayLike,
-    *,
-    shape: tuple[int, ...],
-    sigma: Deviation,
-    positions: Positions = None,
-    where: ArrayLike | None = None,
-) -> Array:
-    r"""Computes the heatmap exp(−Σ(x_i − c)²/(2σ²)) of height 1 around each centre c, on axes of any number.
-
-    Args:
-      centres: real numbers `[..., d]`, in units of the positions.
-      shape: the lengths of the d axes of the map.
-      sigma: σ > 0 in units of the positions, a number, one for each centre, `[..., 1]`, or a tuple of one for each axis.
-      positions: a tuple of the values of each axis, `[n]`, instead of 0, 1, 2, …
-      where: booleans that broadcast to `[...]`, which points are labelled: with False the map is 0, whatever the centre holds.
-
-    Returns:
-      `[..., *shape]`, in the centres' dtype, computed in at least float32.
-
-    Limits:
-      A centre outside of the map gives the tail that reaches into it. Divide by the sum for a distribution.
-
-    Raises:
-      TypeError: centres or positions that are not real numbers, or a `where` that is not boolean.
-      ValueError: a shape that does not have d lengths of at least 1; positions or sigma that do not fit; a negative sigma.
-
-    Example:
-      >>> import jax.numpy as jnp, softmaxx as sx
-      >>> heatmap = sx.gaussian_heatmap(jnp.array([1.0, 0.5]), shape=(3, 2), sigma=1.0)
-      >>> print([[f"{x:.2f}" for x in row] for row in heatmap])
-      [['0.54', '0.54'], ['0.88', '0.88'], ['0.54', '0.54']]
-
-    Reference:
-      Tompson et al., Joint Training of a Convolutional Network and a Graphical Model for Human Pose Estimation, NeurIPS 2014.
-    """
-    function = "gaussian_heatmap"
-    centres = _check.real_array(function, "centres", centres)
-    shape = _check_heatmap.map_shape(function, shape, centres.shape)
-    batch, axes = centres.shape[:-1], tuple(range(centres.ndim - 1, centres.ndim - 1 + len(shape)))
-    _check.mask(function, where, batch)
-    positions = _check.axis_positions(function, positions, axes, axes, (*batch, *shape))
-    deviations = _check_heatmap.deviations(function, sigma, (*batch, 1), (len(batch),) * len(shape), zero=False)
-    return _gaussian_heatmap(axes, shape, centres, deviations, positions, where)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _gaussian_heatmap(axes, shape, centres, deviations, positions, where):
-    batch, d = centres.shape[:-1], len(shape)
-    like = jnp.zeros((*batch, *shape), _threshold.working_dtype(centres.dtype))
-    deviations = tuple(jnp.broadcast_to(sigma, (*batch, 1)).reshape(*batch, *(1,) * d) for sigma in deviations)
-    points = _points(axes, like, centres, positions, where)
-    factors = [
-        jnp.exp(-(((x - c) / _threshold.aligned(s, like)) ** 2) / 2) for (x, c), s in zip(points, deviations, strict=True)
-    ]
-    heatmap = math.prod(factors[1:], start=factors[0])
-    if where is not None:
-        where = jnp.broadcast_to(where, batch)
-        heatmap = jnp.where(lax.expand_dims(where, axes), heatmap, 0)
-    return jnp.broadcast_to(heatmap, like.shape).astype(centres.dtype)
 
 
 def _checked(function, choice, targets, sigma, axis, positions, where):
@@ -241,7 +182,7 @@ def _checked(function, choice, targets, sigma, axis, positions, where):
     axes = _check.axes_of(function, axis, choice.shape)
     positions = _check.axis_positions(function, positions, axis, axes, choice.shape)
     batch = _check.batch_shape(choice.shape, axes)
-    _check.mask(function, where, batch)
+    _check.mask(function, where, batch, "the choices'")
     if targets is not None:
         targets = _check.real_array(function, "targets", targets)
         _check_heatmap.target_points(function, targets.shape, (*batch, len(axes)) if isinstance(axis, tuple) else batch)
@@ -257,29 +198,6 @@ def _counted(choice: Array, where: Array | None, axes: tuple[int, ...]) -> Array
         return p
     counts = jnp.broadcast_to(where, _check.batch_shape(p.shape, axes))
     return jnp.where(lax.expand_dims(counts, sorted(axes)), p, 0)
-
-
-def _log_gaussians(axes, like, means, deviations, positions, where) -> list[Array]:
-    """The logarithm of the Gaussian along each axis, normalised over its entries."""
-    logs = []
-    for axis, sigma, (x, mean) in zip(axes, deviations, _points(axes, like, means, positions, where), strict=True):
-        # −(x − mean)² less that of the nearest entry c, in a form that does not cancel where the mean is far away.
-        away = abs(x - mean)
-        near = jnp.where(away == away.min(axis, keepdims=True), x, jnp.inf).min(axis, keepdims=True)
-        near = lax.stop_gradient(near)
-        exponent = (x - near) * (2 * mean - x - near) / (2 * _threshold.aligned(sigma, like) ** 2)
-        logs.append(jax.nn.log_softmax(exponent, axis=axis))
-    return logs
-
-
-def _points(axes, like, means, positions, where) -> list[tuple[Array, Array]]:
-    """For each axis its positions and the mean, which is 0 for what is not labelled."""
-    points = []
-    for i, x in enumerate(_expect.aligned_positions(like, positions, axes)):
-        mean = means[..., i].astype(like.dtype)
-        mean = mean if where is None else jnp.where(jnp.broadcast_to(where, mean.shape), mean, 0)
-        points.append((x, lax.expand_dims(mean, sorted(axes))))
-    return points
 
 
 def _labelled(loss: Array, choice: Array, where, axes: tuple[int, ...]) -> Array:
