@@ -12,8 +12,6 @@ from jax import lax
 from softmaxx import _check, _powers, _reduce, _threshold
 from softmaxx._types import Array, ArrayLike, Number
 
-_POWERS = {1.0: math.inf, 1.5: 2, 2.0: 1}  # α → 1/(α−1)
-
 
 def linear_entmax_loss(
     features: ArrayLike,
@@ -69,13 +67,14 @@ def linear_entmax_loss(
     labels = _check.labels(function, labels, features.shape[:-1])
     if not isinstance(alpha, int | float | np.generic):
         raise TypeError(f"{function}: alpha is not a Python number; pass 1, 1.5 or 2, or the scores to entmax_loss.")
-    if float(alpha) not in _POWERS:
+    power = _powers.power_of(alpha)
+    if power not in (math.inf, 2, 1):
         raise ValueError(f"{function}: alpha={alpha}; pass 1, 1.5 or 2, or the scores to entmax_loss for any other.")
     _check.per_slice(function, "temperature", temperature, features.shape, (features.ndim - 1,))
     _check.positive(function, "temperature", temperature)
     block_size = _check.count(function, "block_size", block_size)
     scale = None if isinstance(temperature, int | float) and temperature == 1 else temperature
-    return _loss(features, weights, labels, scale, _POWERS[float(alpha)], min(block_size, weights.shape[1]))
+    return _loss(features, weights, labels, scale, power, min(block_size, weights.shape[1]))
 
 
 class _Solved(NamedTuple):

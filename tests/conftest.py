@@ -9,8 +9,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+def pytest_configure(config):
+    """Most of the time goes into compiling: what took long is kept in pytest's cache, for other workers and the next run."""
+    if hasattr(config, "cache"):
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
+
+
 def pytest_collection_modifyitems(items):
-    """One worker for all tests of a contract: most of the time goes into compiling, and they share what is compiled."""
+    """One worker for all tests of a contract: they share what is compiled."""
     for item in items:
         contract = _contract(item)
         if contract:
