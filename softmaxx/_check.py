@@ -14,6 +14,8 @@ from softmaxx._types import Array, Axis, Number
 
 _FLOATS = tuple(jnp.dtype(name) for name in ("float16", "bfloat16", "float32", "float64"))
 
+_STATIC = "it fixes a shape, so set it before anything is traced"
+
 
 def real(function: str, argument: str, value: Any) -> None:
     """The value is a real number or an array of them, in a dtype that JAX has."""
@@ -46,6 +48,8 @@ def axes_of(function: str, axis: Axis, shape: tuple[int, ...]) -> tuple[int, ...
         raise ValueError(f"{function}: axis=() names no axis; pass an int or a tuple of at least one int.")
     axes = []
     for one in listed:
+        if isinstance(one, Tracer):
+            raise TypeError(f"{function}: axis is traced; {_STATIC}, functools.partial(softmaxx.{function}, axis=0).")
         try:
             one = operator.index(one)
         except TypeError:
@@ -146,6 +150,8 @@ def layer(function: str, features: tuple[int, ...], weights: tuple[int, ...]) ->
 
 def count(function: str, argument: str, value: Any, remark: str = "", least: int = 1) -> int:
     """The value is a Python int of at least one, or of another least."""
+    if isinstance(value, Tracer):
+        raise TypeError(f"{function}: {argument} is traced; {_STATIC}, or static_argnames={argument!r} of jax.jit.")
     try:
         number = operator.index(value)
     except TypeError:

@@ -60,6 +60,8 @@ def map_shape(function: str, shape: Any, centres: tuple[int, ...]) -> tuple[int,
 
 def deviations(function: str, sigma: Any, shape: tuple[int, ...], axes: tuple[int, ...], *, zero: bool) -> tuple:
     """One standard deviation for each axis, each a number or one for each choice, and above 0 if it may not be `zero`."""
+    if isinstance(sigma, list):
+        raise TypeError(f"{function}: sigma is a list; pass a number, one for each choice, or a tuple of one for each axis.")
     listed = sigma if isinstance(sigma, tuple) else (sigma,) * len(axes)
     if len(listed) != len(axes):
         raise ValueError(

@@ -240,7 +240,7 @@ def _by_support(scores, blocks, label, one, power) -> _Solved:
         x = scores(*given)
         largest = (x,)
         for number in (finer, groups):  # in two steps: a last axis as short as the groups are few would not be vectorised
-            parts = [part.reshape(*one.shape[:-1], -1, number) for part in largest]
+            parts = [part.reshape(*one.shape[:-1], part.shape[-1] // number, number) for part in largest]
             largest = _reduce.two_largest(parts, one.ndim - 1)
         return score + _score_of(x, given[1], label), largest
 

@@ -73,6 +73,8 @@ def test_axis(name):
         ValueError, match=f"^{name}: axis=-1 is out of range for the shape \\(\\); pass an array of at least one"
     ):
         function(name)(jnp.asarray(1.0))
+    with pytest.raises(TypeError, match=f"^{name}: axis is traced; .* functools.partial\\(softmaxx.{name}, axis=0\\)"):
+        jax.jit(lambda axis: function(name)(X, axis=axis))(0)
     with pytest.raises(ValueError, match=f"^{name}: axis 1 of the shape \\(2, 0\\) is empty"):
         function(name)(jnp.zeros((2, 0)))
 

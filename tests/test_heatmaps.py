@@ -212,6 +212,7 @@ def test_wrong_arguments():
             "gaussian: sigma=0; pass sigma > 0",
         ),
         (lambda: sx.js_to_gaussian(choice, centres, sigma=(1.0,), axis=(1, 2)), ValueError, "1 deviations for 2 axes"),
+        (lambda: sx.variance_loss(choice, sigma=cast(Any, [1.0]), axis=(1, 2)), TypeError, "variance_loss: sigma is a list"),
         (lambda: sx.variance_loss(choice, sigma=-1.0, axis=(1, 2)), ValueError, "variance_loss: sigma=-1 is below 0"),
         (lambda: sx.gaussian_heatmap(centres, shape=(4,), sigma=1.0), ValueError, r"centres have shape \(2, 2\), shape=\(4,\)"),
         (

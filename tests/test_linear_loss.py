@@ -149,6 +149,16 @@ def test_vmap_and_training():
     assert ((features @ jnp.asarray(weights)).argmax(-1) == labels).mean() > 0.9
 
 
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_no_rows(alpha):
+    def total(weights):
+        return sx.linear_entmax_loss(jnp.zeros((0, 5)), weights, jnp.zeros(0, int), alpha=alpha, block_size=10).sum()
+
+    value, slope = jax.value_and_grad(total)(WEIGHTS)
+    assert value == 0
+    np.testing.assert_array_equal(slope, np.zeros((5, 37)))
+
+
 def test_wrong_input_is_told():
     def call(features=FEATURES, weights=WEIGHTS, labels=LABELS, **kwargs):
         return lambda: sx.linear_entmax_loss(features, weights, labels, **kwargs)

@@ -219,6 +219,11 @@ def test_wrong_arguments():
         ),
         (lambda: sx.local_argmax(x, window=1, choice=sx.top_k_mask), TypeError, "local_argmax: choice has the signature"),
         (lambda: sx.find_peaks(x, count=1, window=1, choice=cast(Any, abs)), TypeError, "find_peaks: choice has the signature"),
+        (
+            lambda: jax.jit(lambda count: sx.find_peaks(x, count=count, window=1))(2),
+            TypeError,
+            "find_peaks: count is traced; it",
+        ),
         (lambda: sx.local_argmax(x, window=1, weight=cast(Any, 2.0)), TypeError, "weight is a float; pass a function of the"),
     ]:
         with pytest.raises(kind, match=re.escape(message)):
