@@ -69,6 +69,11 @@ def rises_from_zero(function: str, argument: str, phi: Any) -> None:
         )
 
 
+def holds_traced(jaxpr: Any) -> bool:
+    """Whether the function that was traced to the jaxpr closes over a traced value."""
+    return any(isinstance(const, Tracer) for const in jaxpr.consts)
+
+
 def closes_over_nothing(function: str, argument: str, fn: Any, *like: Array, remedy: str) -> None:
     """The function closes over no traced value, through which derivatives would be lost without a word."""
     _, hidden = jax.closure_convert(fn, *like)
@@ -108,7 +113,7 @@ def compared(one: Any, other: Any) -> tuple[Any, Any, bool]:
 def shapes(function: str, argument: str, called: Callable, first: Any, args: tuple, kwargs: dict) -> Any:
     """The shapes and dtypes that a function returns, found by tracing it; it closes over no traced value."""
     traced, out = jax.make_jaxpr(lambda one, args, kwargs: called(one, *args, **kwargs), return_shape=True)(first, args, kwargs)
-    if any(isinstance(const, Tracer) for const in traced.consts):
+    if holds_traced(traced):
         raise TypeError(
             f"{function}: {argument} closes over a traced value, whose derivative would be lost; pass it as an argument after "
             "the scores."

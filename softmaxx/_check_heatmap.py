@@ -4,7 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from softmaxx import _check
+from softmaxx import _check, _check_function
+
+
+def choice(function: str, value: Any) -> None:
+    """The choice is a function that takes what a window gives it."""
+    takes = "(scores, *, axis, where, temperature), such as softmaxx.sparsemax"
+    _check_function.static_function(function, "choice", value, takes)
+    _check_function.accepts(function, "choice", value, takes, "scores", axis=(), where=None, temperature=1.0)
 
 
 def radii(function: str, argument: str, value: Any, count: int) -> tuple[int, ...]:

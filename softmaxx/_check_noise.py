@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from softmaxx import _check, _check_function
 from softmaxx._types import Tree
@@ -53,7 +52,7 @@ def noise_everywhere(function: str, sigma: Tree) -> None:
 
 def closed(argument: str, function: Callable, *like: Any) -> None:
     """A part of a noise closes over no traced value, whose derivative would be lost."""
-    if any(isinstance(const, Tracer) for const in jax.make_jaxpr(function)(*like).consts):
+    if _check_function.holds_traced(jax.make_jaxpr(function)(*like)):
         raise TypeError(
             f"perturbed: {argument} closes over a traced value, whose derivative would be lost; scale the noise by sigma, "
             "which is differentiated."

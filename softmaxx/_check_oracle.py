@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from softmaxx import _check, _check_function, _check_noise, _threshold
 from softmaxx._types import Key, Tree
@@ -28,7 +27,7 @@ def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
             "which cannot be compiled; write it with jnp and fixed shapes, with settings by functools.partial, or wrap NumPy "
             f"code by sx.host_oracle. JAX says: {reason}"
         ) from error
-    if any(isinstance(const, Tracer) for const in traced.consts):
+    if _check_function.holds_traced(traced):
         raise TypeError(
             f"{function}: oracle closes over a traced value, whose derivative would be lost; pass it as an argument, "
             "after the scores, and write the oracle as (scores, data)."

@@ -37,7 +37,8 @@ def coordinate_loss(
       `expected_index(gumbel_softmax(scores, key=key, axis=axes), axis=axes)` (sampling-argmax, Li et al. 2021).
 
     Raises:
-      TypeError: coordinates or targets that are not real numbers, or a `where` that is not boolean.
+      TypeError: coordinates or targets that are not real numbers, a `where` that is not boolean, or a penalty that is no
+        function.
       ValueError: shapes that differ; a penalty that returns another shape or dtype.
 
     Example:

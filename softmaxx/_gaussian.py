@@ -39,7 +39,8 @@ def gaussian_heatmap(
 
     Raises:
       TypeError: centres or positions that are not real numbers, or a `where` that is not boolean.
-      ValueError: a shape that does not have d lengths of at least 1; positions or sigma that do not fit; a negative sigma.
+      ValueError: a shape that does not have d lengths of at least 1; positions or sigma that do not fit; a sigma that is
+        not positive.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx

@@ -93,8 +93,8 @@ def kl_to_gaussian(
 
     Raises:
       TypeError: a choice, targets or positions that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; positions, targets or sigma that do not fit; a negative
-        sigma.
+      ValueError: an axis that is out of range, repeated or empty; positions, targets or sigma that do not fit; a sigma
+        that is not positive.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -151,8 +151,8 @@ def js_to_gaussian(
 
     Raises:
       TypeError: a choice, targets or positions that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; positions, targets or sigma that do not fit; a negative
-        sigma.
+      ValueError: an axis that is out of range, repeated or empty; positions, targets or sigma that do not fit; a sigma
+        that is not positive.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx

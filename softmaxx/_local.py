@@ -55,7 +55,8 @@ def local_argmax(
       `choice=expm1_softmax`. A fully masked slice gives 0, a slice with nan gives nan.
 
     Raises:
-      TypeError: scores or positions that are not real numbers, a `where` that is not boolean, a window that is no int.
+      TypeError: scores or positions that are not real numbers, a `where` that is not boolean, a window that is no int; a
+        choice or weight that is no function, or a choice that does not take what is named above.
       ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature or
         radius; a choice or weight that returns another shape or dtype.
 
@@ -73,7 +74,7 @@ def local_argmax(
     scores, axes = _check.choice(function, scores, axis, where, temperature)
     window = _check_heatmap.radii(function, "window", window, len(axes))
     positions = _check.axis_positions(function, positions, axis, axes, scores.shape)
-    _check_function.static_function(function, "choice", choice, _window.CHOICE)
+    _check_heatmap.choice(function, choice)
     if weight is not None:
         _check_function.static_function(function, "weight", weight, "of the distances along an axis")
     return _local_argmax(scores, where, temperature, positions, window, choice, weight, axes, isinstance(axis, tuple))

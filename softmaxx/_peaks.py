@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx import _check, _check_function, _check_heatmap, _expect, _oracles, _simplex, _threshold, _window
+from softmaxx import _check, _check_heatmap, _expect, _oracles, _simplex, _threshold, _window
 from softmaxx._expect import Positions
 from softmaxx._types import Array, ArrayLike, Axis, Number
 
@@ -95,7 +95,8 @@ def find_peaks(
       of its slice are nan.
 
     Raises:
-      TypeError: scores or positions that are not real numbers, a `where` that is not boolean, a count or radius that is no int.
+      TypeError: scores or positions that are not real numbers, a `where` that is not boolean, a count or radius that is no int;
+        a choice that is no function, or does not take what is named above.
       ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature or
         radius; a count < 1; a choice that returns another shape or dtype.
 
@@ -117,7 +118,7 @@ def find_peaks(
     _check_heatmap.any_distance(function, min_distance)
     _check.per_slice(function, "threshold", threshold, scores.shape, axes)
     positions = _check.axis_positions(function, positions, axis, axes, scores.shape)
-    _check_function.static_function(function, "choice", choice, _window.CHOICE)
+    _check_heatmap.choice(function, choice)
     static = (count, window, min_distance, choice, axes, isinstance(axis, tuple))
     return _find_peaks(static, scores, where, temperature, threshold, positions)
 

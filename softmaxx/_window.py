@@ -7,8 +7,6 @@ from softmaxx._types import Array
 
 Radius = int | tuple[int, ...]
 
-CHOICE = "(scores, *, axis, where, temperature), such as softmaxx.sparsemax"
-
 
 def chosen(function, x, temperature, choice, axes, inside) -> Array:
     """The choice from the entries inside, checked."""
@@ -16,8 +14,6 @@ def chosen(function, x, temperature, choice, axes, inside) -> Array:
     def choose(x, inside, temperature):
         return choice(x, axis=axes, where=inside, temperature=temperature)
 
-    given = {"axis": axes, "where": inside, "temperature": temperature}
-    _check_function.accepts(function, "choice", choice, CHOICE, x, **given)
     remedy = "such as functools.partial(softmaxx.entmax, alpha=1.5)"
     _check_function.closes_over_nothing(function, "choice", choose, x, inside, jnp.asarray(temperature), remedy=remedy)
     p = choose(x, inside, temperature)
