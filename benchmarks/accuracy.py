@@ -25,7 +25,11 @@ from tqdm import tqdm
 DTYPES = ["bfloat16", "float16", "float32"] + ["float64"] * jax.config.jax_enable_x64
 OFFSETS, SCALES, SIZES = (0.0, 1e3, 1e5), (0.1, 1.0, 10.0), (16, 1000, 32_000, 1_000_000)
 ENTRIES = 64_000  # rows are added to small n up to so many entries
-ERRORS = {"value": "largest error of an entry", "sum": "|Σp − k|", "gradient": "‖error of the gradient‖ / ‖gradient‖"}
+ERRORS = {
+    "value": "largest error of an entry",
+    "sum": "|Σp − k|",
+    "gradient": "‖error of the gradient‖ / ‖gradient‖",
+}
 
 
 def bisect(excess: Callable[[float], float], low: float, high: float) -> float:
@@ -62,24 +66,44 @@ def gradient(p: np.ndarray, g: np.ndarray, alpha: float, k: int) -> np.ndarray:
     return w * (g - (w @ g) / max(w.sum(), np.finfo(float).tiny))
 
 
-def reference(z: np.ndarray, g: np.ndarray, alpha: float, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def reference(
+    z: np.ndarray, g: np.ndarray, alpha: float, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The choice of each row, its pullback, and a mask `[rows, 1]`: at the corner of a sparse choice there is no derivative."""
     p, smooth = zip(*(choice(row, alpha, k) for row in z), strict=True)
-    return np.stack(p), np.stack([gradient(*rows, alpha, k) for rows in zip(p, g, strict=True)]), np.array(smooth)[:, None]
+    return (
+        np.stack(p),
+        np.stack([gradient(*rows, alpha, k) for rows in zip(p, g, strict=True)]),
+        np.array(smooth)[:, None],
+    )
 
 
-def scores_and_cotangent(n: int, scale: float, offset: float, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+def scores_and_cotangent(
+    n: int, scale: float, offset: float, dtype: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Rounded to the dtype, and the scores not centred: near an offset only few different ones are left."""
     rng = np.random.default_rng(n)
     x, g = rng.standard_normal((2, min(64, max(1, ENTRIES // n)), n))
     return (offset + scale * x).astype(jnp.dtype(dtype)), g.astype(jnp.dtype(dtype))
 
 
-def errors(calls: Calls, x: np.ndarray, g: np.ndarray, k: int, p: np.ndarray, dx: np.ndarray, smooth: np.ndarray) -> dict:
+def errors(
+    calls: Calls,
+    x: np.ndarray,
+    g: np.ndarray,
+    k: int,
+    p: np.ndarray,
+    dx: np.ndarray,
+    smooth: np.ndarray,
+) -> dict:
     value, slope = (to_numpy(array) for array in calls.both(calls.place(x), calls.place(g)))
     miss, size = (float(np.linalg.norm(np.where(smooth, array, 0))) for array in (slope - dx, dx))
     relative = miss / size if size else 0.0 if miss == 0 else float("inf")
-    return {"value": float(abs(value - p).max()), "sum": float(abs(value.sum(-1) - k).max()), "gradient": relative}
+    return {
+        "value": float(abs(value - p).max()),
+        "sum": float(abs(value.sum(-1) - k).max()),
+        "gradient": relative,
+    }
 
 
 def measure(columns: dict[str, Column], calls: dict[str, Calls], cases: list[tuple]) -> list[dict]:
@@ -102,39 +126,74 @@ def print_tables(records: list[dict], names: list[str]) -> None:
     for error, title in ERRORS.items():
         print(
             f"\n{title + ', offset':46}"
-            + "".join(f"{dtype + f' {offset:.0e}'.replace('e+0', 'e'):>14}" for dtype, offset in heads)
+            + "".join(
+                f"{dtype + f' {offset:.0e}'.replace('e+0', 'e'):>14}" for dtype, offset in heads
+            )
         )
         for name in names:
-            mine = [[r[error] for r in records if (r["column"], r["dtype"], r["offset"]) == (name, *head)] for head in heads]
+            mine = [
+                [
+                    r[error]
+                    for r in records
+                    if (r["column"], r["dtype"], r["offset"]) == (name, *head)
+                ]
+                for head in heads
+            ]
             print(f"{name:46}" + "".join(f"{np.max(cell):>14.1e}" for cell in mine))
 
 
 def print_bfloat16(records: list[dict], names: list[str]) -> None:
-    print(f"\n{'sparsemax of bfloat16, n = 2048: ' + ERRORS['gradient'] + ', scale':76}" + "".join(f"{s:>10}" for s in SCALES))
+    print(
+        f"\n{'sparsemax of bfloat16, n = 2048: ' + ERRORS['gradient'] + ', scale':76}"
+        + "".join(f"{s:>10}" for s in SCALES)
+    )
     for name in names:
-        print(f"{name:76}" + "".join(f"{r['gradient']:>10.1e}" for r in records if r["column"] == name))
+        print(
+            f"{name:76}"
+            + "".join(f"{r['gradient']:>10.1e}" for r in records if r["column"] == name)
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="n up to 1000, to build/benchmarks")
     parser.add_argument("--no-peers", action="store_true", help="jax.nn.softmax and softmaxx only")
     options = parser.parse_args()
-    columns = {column.name: column for column in [BASELINE, *OURS, *([] if options.no_peers else peers())]}
+    columns = {
+        column.name: column for column in [BASELINE, *OURS, *([] if options.no_peers else peers())]
+    }
     calls = {name: calls_of(column) for name, column in columns.items()}
     sizes = [n for n in SIZES if n <= (1000 if options.quick else max(SIZES))]
-    cases = [(dtype, offset, s, n) for dtype in DTYPES for offset in OFFSETS for s in SCALES for n in sizes]
-    cases = [case for case in cases if case[1] < float(jnp.finfo(case[0]).max)]  # float16 ends at 65504
-    result = {"header": f"Python {platform.python_version()}, jax {jax.__version__}, {jax.devices()[0].device_kind}"}
+    cases = [
+        (dtype, offset, s, n)
+        for dtype in DTYPES
+        for offset in OFFSETS
+        for s in SCALES
+        for n in sizes
+    ]
+    cases = [
+        case for case in cases if case[1] < float(jnp.finfo(case[0]).max)
+    ]  # float16 ends at 65504
+    result = {
+        "header": f"Python {platform.python_version()}, jax {jax.__version__}, {jax.devices()[0].device_kind}"
+    }
     print(result["header"])
 
     result["records"] = measure(columns, calls, cases)
     print_tables(result["records"], list(columns))
-    projections = {name: column for name, column in columns.items() if column.function == "sparsemax"}
-    result["bfloat16"] = measure(projections, calls, [("bfloat16", 0.0, scale, 2048) for scale in SCALES])
+    projections = {
+        name: column for name, column in columns.items() if column.function == "sparsemax"
+    }
+    result["bfloat16"] = measure(
+        projections, calls, [("bfloat16", 0.0, scale, 2048) for scale in SCALES]
+    )
     print_bfloat16(result["bfloat16"], list(projections))
 
-    folder = Path(__file__).parent.parent / ("build/benchmarks" if options.quick else "benchmarks/results")
+    folder = Path(__file__).parent.parent / (
+        "build/benchmarks" if options.quick else "benchmarks/results"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"accuracy-jax{jax.__version__}{'-x64' * jax.config.jax_enable_x64}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")  # nan and inf as Python reads them

@@ -63,8 +63,18 @@ def peers() -> list[Column]:
     if find_spec("softjax"):
         import softjax
 
-        options = {"axis": -1, "softness": 1.0, "mode": "c0", "method": "softsort", "standardize": False}
-        columns.append(Column("softjax", "sparsemax", in_default_float(partial(softjax.argmax, **options)), 2.0))
+        options = {
+            "axis": -1,
+            "softness": 1.0,
+            "mode": "c0",
+            "method": "softsort",
+            "standardize": False,
+        }
+        columns.append(
+            Column(
+                "softjax", "sparsemax", in_default_float(partial(softjax.argmax, **options)), 2.0
+            )
+        )
     if find_spec("torch") and find_spec("entmax"):
         import entmax
 
@@ -95,7 +105,11 @@ def calls_of(column: Column) -> Calls:
     if column.library == "torch":
         return _torch_calls(column)
     forward, both = jax.jit(lambda x, g: column.apply(x)), jax.jit(value_and_gradient(column.apply))
-    return Calls(column.name, jnp.asarray, *(lambda x, g, f=f: jax.block_until_ready(f(x, g)) for f in (forward, both)))
+    return Calls(
+        column.name,
+        jnp.asarray,
+        *(lambda x, g, f=f: jax.block_until_ready(f(x, g)) for f in (forward, both)),
+    )
 
 
 def _torch_calls(column: Column) -> Calls:
@@ -105,7 +119,9 @@ def _torch_calls(column: Column) -> Calls:
     on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
 
     def place(array):
-        return torch.tensor(array.astype(np.float64)).to("cuda" if on_gpu else "cpu", getattr(torch, array.dtype.name))
+        return torch.tensor(array.astype(np.float64)).to(
+            "cuda" if on_gpu else "cpu", getattr(torch, array.dtype.name)
+        )
 
     def finished(result):
         if on_gpu:

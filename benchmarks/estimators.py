@@ -34,7 +34,9 @@ from tqdm import tqdm
 import softmaxx as sx
 
 Loss = Callable[[jax.Array], jax.Array]  # of a point of the simplex
-Draw = Callable[[jax.Array, jax.Array], jax.Array]  # (scores, noise) -> the point that the loss is asked at
+Draw = Callable[
+    [jax.Array, jax.Array], jax.Array
+]  # (scores, noise) -> the point that the loss is asked at
 
 N = 6
 TEMPERATURE, STRENGTH = 0.5, 2.0
@@ -43,11 +45,18 @@ GROUPS, POINTS, CHECKED = 32, 2**15, 2**14
 PERTURBED_LOSS = f"perturbed, loss in the oracle, N = {PERTURBED_SAMPLES}"
 PERTURBED_POINT = f"perturbed, loss at the mean, N = {PERTURBED_SAMPLES}"
 HARD, RELAXED = f"hard_gumbel_softmax, T = {TEMPERATURE} ~", f"gumbel_softmax, T = {TEMPERATURE} ~"
-RAO, IMPLICIT = f"gumbel_rao, T = {TEMPERATURE}, N = {RAO_SAMPLES} ~", f"implicit_mle, strength {STRENGTH:g} ~"
+RAO, IMPLICIT = (
+    f"gumbel_rao, T = {TEMPERATURE}, N = {RAO_SAMPLES} ~",
+    f"implicit_mle, strength {STRENGTH:g} ~",
+)
 
 jax.config.update("jax_enable_x64", True)
 _random = np.random.RandomState(0)
-SCORES, A, B = jnp.asarray(_random.randn(N)), jnp.asarray(_random.randn(N)), jnp.asarray(_random.randn(N, N))
+SCORES, A, B = (
+    jnp.asarray(_random.randn(N)),
+    jnp.asarray(_random.randn(N)),
+    jnp.asarray(_random.randn(N, N)),
+)
 VERTICES, P = jnp.eye(N), np.asarray(jax.nn.softmax(SCORES))
 LOSSES: dict[str, Loss] = {
     "linear": lambda y: A @ y,
@@ -76,10 +85,14 @@ def exact(f: Loss) -> np.ndarray:
 # Enumerated
 
 
-def weighted(gradients: np.ndarray, weights: np.ndarray, inner_variance: np.ndarray | float = 0.0) -> Moments:
+def weighted(
+    gradients: np.ndarray, weights: np.ndarray, inner_variance: np.ndarray | float = 0.0
+) -> Moments:
     """The moments of a mixture, of components with these means and variances."""
     mean = weights @ gradients
-    return Moments(mean[None], np.asarray([weights @ (((gradients - mean) ** 2).sum(1) + inner_variance)]))
+    return Moments(
+        mean[None], np.asarray([weights @ (((gradients - mean) ** 2).sum(1) + inner_variance)])
+    )
 
 
 def keys_of_outcomes() -> jax.Array:
@@ -94,7 +107,9 @@ def by_key(draw: Callable) -> Callable[[Loss], Moments]:
     keys = keys_of_outcomes()
 
     def moments(f):
-        gradients = jax.vmap(lambda key: jax.grad(lambda scores: f(draw(scores, key=key)))(SCORES))(keys)
+        gradients = jax.vmap(lambda key: jax.grad(lambda scores: f(draw(scores, key=key)))(SCORES))(
+            keys
+        )
         return weighted(np.asarray(gradients), P)
 
     return moments
@@ -104,7 +119,9 @@ def by_draw(draw: Draw) -> Callable[[Loss], Moments]:
     """Of an estimator that is told the draw."""
 
     def moments(f):
-        gradients = jax.vmap(lambda drawn: jax.grad(lambda scores: f(draw(scores, drawn)))(SCORES))(VERTICES)
+        gradients = jax.vmap(lambda drawn: jax.grad(lambda scores: f(draw(scores, drawn)))(SCORES))(
+            VERTICES
+        )
         return weighted(np.asarray(gradients), P)
 
     return moments
@@ -112,7 +129,9 @@ def by_draw(draw: Draw) -> Callable[[Loss], Moments]:
 
 def fixed(choice: Callable) -> Callable[[Loss], Moments]:
     """Of a map without randomness."""
-    return lambda f: weighted(np.asarray(jax.grad(lambda scores: f(choice(scores)))(SCORES))[None], np.ones(1))
+    return lambda f: weighted(
+        np.asarray(jax.grad(lambda scores: f(choice(scores)))(SCORES))[None], np.ones(1)
+    )
 
 
 def reinforce(baseline: bool) -> Callable[[Loss], Moments]:
@@ -138,7 +157,11 @@ def perturbed_moments(at_the_mean: bool) -> Callable[[Loss], Moments]:
     spread = P**2 + (1 + P**2).sum() - (1 + P**2)
 
     def moments(f):
-        v = np.asarray(jax.vmap(jax.grad(f))(jnp.asarray(counts / count))) if at_the_mean else values(f)[None]
+        v = (
+            np.asarray(jax.vmap(jax.grad(f))(jnp.asarray(counts / count)))
+            if at_the_mean
+            else values(f)[None]
+        )
         c = (v - ((counts * v).sum(1, keepdims=True) - v) / (count - 1)) / count
         means = (counts * c) @ (np.eye(N) - P)
         return weighted(means, chances, (counts * c**2) @ spread)
@@ -173,7 +196,10 @@ def integrated(draw: Draw, count: int = 1) -> Callable[[Loss], Moments]:
     """Over noise; of the mean over so many noises that draw the same category."""
 
     def moments(f):
-        groups = [weighted(mean, share, within / count) for share, mean, within in zip(*given_draws(draw, f), strict=True)]
+        groups = [
+            weighted(mean, share, within / count)
+            for share, mean, within in zip(*given_draws(draw, f), strict=True)
+        ]
         return Moments(*map(np.concatenate, zip(*groups, strict=True)))
 
     return moments
@@ -184,7 +210,9 @@ def relaxed(scores: jax.Array, z: jax.Array) -> jax.Array:
 
 
 def hard(scores: jax.Array, z: jax.Array) -> jax.Array:
-    return sx.straight_through(sx.one_hot_argmax, partial(sx.softmax, temperature=TEMPERATURE))(scores + z)
+    return sx.straight_through(sx.one_hot_argmax, partial(sx.softmax, temperature=TEMPERATURE))(
+        scores + z
+    )
 
 
 def shifted(scores: jax.Array, z: jax.Array | float = 0.0) -> jax.Array:
@@ -202,11 +230,15 @@ def rows() -> dict[str, Callable[[Loss], Moments]]:
         "REINFORCE, baseline E f": reinforce(True),
         PERTURBED_LOSS: perturbed_moments(False),
         "reinmax": by_key(sx.reinmax),
-        "straight_through, softmax": by_draw(sx.straight_through(told, lambda scores, drawn: sx.softmax(scores))),
+        "straight_through, softmax": by_draw(
+            sx.straight_through(told, lambda scores, drawn: sx.softmax(scores))
+        ),
         HARD: integrated(hard),
         RAO: integrated(hard, RAO_SAMPLES),
         "identity_gradient": by_draw(sx.identity_gradient(told)),
-        "identity_gradient, centred only": by_draw(sx.identity_gradient(told, projection=lambda x: x - x.mean())),
+        "identity_gradient, centred only": by_draw(
+            sx.identity_gradient(told, projection=lambda x: x - x.mean())
+        ),
         IMPLICIT: integrated(shifted),
         f"interpolated, strength {STRENGTH:g}, no noise": fixed(shifted),
         RELAXED: integrated(relaxed),
@@ -240,7 +272,11 @@ def called() -> dict[str, Callable]:
 def check(name: str, function: Callable, f: Loss, moments: Moments) -> None:
     """Draws of the function itself have this mean, and this variance to a tenth."""
     keys = jax.random.split(jax.random.key(2), CHECKED)
-    draws = np.asarray(jax.jit(jax.vmap(lambda key: jax.grad(lambda scores: function(f, scores, key))(SCORES)))(keys))
+    draws = np.asarray(
+        jax.jit(jax.vmap(lambda key: jax.grad(lambda scores: function(f, scores, key))(SCORES)))(
+            keys
+        )
+    )
     error = draws.std(0) / math.sqrt(CHECKED)
     off = np.abs(draws.mean(0) - moments.mean.mean(0)) / (error + 1e-12)
     ratio = draws.var(0).sum() / moments.variance.mean()
@@ -254,8 +290,15 @@ def summary(moments: Moments, truth: np.ndarray) -> dict[str, float]:
     bias = float(np.linalg.norm(moments.mean.mean(0) - truth)) / scale
     variance = float(moments.variance.mean()) / scale**2
     groups = len(moments.mean)
-    spread = math.sqrt(float(moments.mean.var(0, ddof=1).sum()) / groups) / scale if groups > 1 else 0.0
-    return {"bias": bias, "sd": math.sqrt(variance), "rmse": math.hypot(bias, math.sqrt(variance)), "error": spread}
+    spread = (
+        math.sqrt(float(moments.mean.var(0, ddof=1).sum()) / groups) / scale if groups > 1 else 0.0
+    )
+    return {
+        "bias": bias,
+        "sd": math.sqrt(variance),
+        "rmse": math.hypot(bias, math.sqrt(variance)),
+        "error": spread,
+    }
 
 
 def figure_of(x: float) -> str:
@@ -263,26 +306,55 @@ def figure_of(x: float) -> str:
 
 
 def print_table(table: dict[str, dict[str, dict[str, float]]]) -> None:
-    print(f"\n{'over the norm of the exact gradient':38}" + "".join(f"{loss:>26}" for loss in LOSSES))
-    print(f"{'(~: integrated, the others enumerated)':38}" + f"{'bias':>10}{'sd':>8}{'rmse':>8}" * len(LOSSES))
+    print(
+        f"\n{'over the norm of the exact gradient':38}" + "".join(f"{loss:>26}" for loss in LOSSES)
+    )
+    print(
+        f"{'(~: integrated, the others enumerated)':38}"
+        + f"{'bias':>10}{'sd':>8}{'rmse':>8}" * len(LOSSES)
+    )
     for name, cells in table.items():
-        numbers = [f"{figure_of(c['bias']):>10}{figure_of(c['sd']):>8}{figure_of(c['rmse']):>8}" for c in cells.values()]
+        numbers = [
+            f"{figure_of(c['bias']):>10}{figure_of(c['sd']):>8}{figure_of(c['rmse']):>8}"
+            for c in cells.values()
+        ]
         print(f"{name:38}" + "".join(numbers))
-    errors = [f"{max(cells[loss]['error'] for cells in table.values()):>10.0e}{'':16}" for loss in LOSSES]
+    errors = [
+        f"{max(cells[loss]['error'] for cells in table.values()):>10.0e}{'':16}" for loss in LOSSES
+    ]
     print(f"{'largest standard error of a bias (~)':38}" + "".join(errors))
 
 
 def plot(table: dict[str, dict[str, dict[str, float]]], header: str, path: Path) -> None:
     """A panel for each loss, a line for each row: bias and standard deviation on a logarithmic axis that ends in 0."""
     plt.switch_backend("Agg")
-    figure, panels = plt.subplots(1, len(LOSSES), figsize=(15, 6.2), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(
+        1, len(LOSSES), figsize=(15, 6.2), sharey=True, layout="constrained"
+    )
     floor, places = 2e-3, range(len(table))
     for axes, loss in zip(panels, LOSSES, strict=True):
         cells = [row[loss] for row in table.values()]
-        for kind, colour, size, label in (("sd", "tab:orange", 90, "standard deviation"), ("bias", "tab:blue", 36, "bias")):
-            at, fill = [max(cell[kind], floor) for cell in cells], "none" if kind == "sd" else colour
-            axes.scatter(at, places, size, facecolors=fill, edgecolors=colour, linewidths=2, label=label, clip_on=False)
-        axes.set(xscale="log", xlim=(floor, 100), title=loss, xlabel="over the norm of the gradient")
+        for kind, colour, size, label in (
+            ("sd", "tab:orange", 90, "standard deviation"),
+            ("bias", "tab:blue", 36, "bias"),
+        ):
+            at, fill = (
+                [max(cell[kind], floor) for cell in cells],
+                "none" if kind == "sd" else colour,
+            )
+            axes.scatter(
+                at,
+                places,
+                size,
+                facecolors=fill,
+                edgecolors=colour,
+                linewidths=2,
+                label=label,
+                clip_on=False,
+            )
+        axes.set(
+            xscale="log", xlim=(floor, 100), title=loss, xlabel="over the norm of the gradient"
+        )
         axes.set_xticks([floor, 1e-2, 1e-1, 1, 10, 100], ["0", "0.01", "0.1", "1", "10", "100"])
         axes.minorticks_off()
         axes.grid(color="0.92")
@@ -291,9 +363,13 @@ def plot(table: dict[str, dict[str, dict[str, float]]], header: str, path: Path)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(places, [name.removesuffix(" ~") for name in table])
     panels[0].invert_yaxis()
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
+    )
     figure.suptitle(
-        f"Estimates of the gradient of E f(D), D drawn from softmax of {N} scores: {header}", fontsize=10, color="0.3"
+        f"Estimates of the gradient of E f(D), D drawn from softmax of {N} scores: {header}",
+        fontsize=10,
+        color="0.3",
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
@@ -311,13 +387,19 @@ def main() -> None:
             table[name][loss] = summary(moments, exact(f))
             if name in functions:
                 check(name, functions[name], f, moments)
-    unbiased = {name: [loss for loss, cell in cells.items() if cell["bias"] < 1e-9] for name, cells in table.items()}
+    unbiased = {
+        name: [loss for loss, cell in cells.items() if cell["bias"] < 1e-9]
+        for name, cells in table.items()
+    }
     assert unbiased["straight_through, softmax"] == ["linear"]
     assert unbiased["reinmax"] == ["linear", "quadratic"]
     print_table(table)
 
     root = Path(__file__).parent.parent
-    results, image = root / "benchmarks" / "results" / f"estimators-jax{jax.__version__}.json", root / "docs" / "estimators.png"
+    results, image = (
+        root / "benchmarks" / "results" / f"estimators-jax{jax.__version__}.json",
+        root / "docs" / "estimators.png",
+    )
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps({"header": header, "rows": table}, indent=1) + "\n")
     plot(table, header, image)

@@ -32,11 +32,17 @@ SWEEPS = {
     "background": (0.0, 0.05, 0.1, 0.2),
     "size": (32, 64, 128, 256),
 }
-BASELINE, GRID, KORNIA = "jax.nn.softmax alone", "softmax times a grid", "kornia spatial_soft_argmax2d"
+BASELINE, GRID, KORNIA = (
+    "jax.nn.softmax alone",
+    "softmax times a grid",
+    "kornia spatial_soft_argmax2d",
+)
 ABOVE = partial(sx.expm1_softmax, background=0.15)
 
 
-def expm1_softmax(x: jax.Array, temperature: float = 1.0, choice: Callable = sx.expm1_softmax) -> jax.Array:
+def expm1_softmax(
+    x: jax.Array, temperature: float = 1.0, choice: Callable = sx.expm1_softmax
+) -> jax.Array:
     return sx.expected_index(choice(x, axis=AXES, temperature=temperature), axis=AXES)
 
 
@@ -52,7 +58,9 @@ READOUTS = {  # (heatmaps [..., rows, columns], temperature) -> coordinates [...
 
 
 def softmax_times_grid(x: jax.Array) -> jax.Array:
-    grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, x.shape[-2:]), indexing="ij"), -1).astype(x.dtype)
+    grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, x.shape[-2:]), indexing="ij"), -1).astype(
+        x.dtype
+    )
     return (jax.nn.softmax(x, axis=AXES)[..., None] * grid).sum((-3, -2))
 
 
@@ -67,9 +75,13 @@ def errors(places: int) -> dict[str, dict[str, dict[str, float]]]:
             centres = np.random.default_rng(0).uniform(10, n - 11, (places, 2)).astype(np.float32)
             heatmaps = sx.gaussian_heatmap(centres, shape=(n, n), sigma=SIGMA) + given["background"]
             heatmaps += given["noise"] * normal((places, n, n), 1)
-            found = {name: readout(heatmaps, temperature=1 / given["β"]) for name, readout in READOUTS.items()}
+            found = {
+                name: readout(heatmaps, temperature=1 / given["β"])
+                for name, readout in READOUTS.items()
+            }
             table[swept][f"{value:g}"] = {
-                name: float(np.median(np.linalg.norm(np.asarray(points) - centres, axis=-1))) for name, points in found.items()
+                name: float(np.median(np.linalg.norm(np.asarray(points) - centres, axis=-1)))
+                for name, points in found.items()
             }
     return table
 
@@ -87,7 +99,9 @@ def kornia_calls(x: np.ndarray, g: np.ndarray) -> dict[str, tuple]:
             return spatial_soft_argmax2d(scores, normalized_coordinates=False)
 
     def both():
-        return torch.autograd.grad(spatial_soft_argmax2d(scores, normalized_coordinates=False), scores, cotangents)
+        return torch.autograd.grad(
+            spatial_soft_argmax2d(scores, normalized_coordinates=False), scores, cotangents
+        )
 
     return dict(zip(DIRECTIONS, ((forward,), (both,)), strict=True))
 
@@ -99,7 +113,9 @@ def costs(shape: tuple[int, ...], budget: float) -> dict[str, dict[str, dict]]:
         BASELINE: partial(jax.nn.softmax, axis=AXES),
         GRID: softmax_times_grid,
         **READOUTS,
-        "find_peaks, two": lambda x: sx.find_peaks(x, count=2, window=5, min_distance=5, axis=AXES).coordinates.mean(-2),
+        "find_peaks, two": lambda x: sx.find_peaks(
+            x, count=2, window=5, min_distance=5, axis=AXES
+        ).coordinates.mean(-2),
     }
     table, kornia = {}, kornia_calls(x, g)
     for direction in DIRECTIONS:
@@ -117,7 +133,11 @@ def costs(shape: tuple[int, ...], budget: float) -> dict[str, dict[str, dict]]:
         calls |= {KORNIA: kornia[direction]} if kornia else {}
         seconds = medians(calls, budget)
         table[direction] = {
-            name: {"seconds": each, "ratio": each / seconds[BASELINE], "temporary": memory.get(name, float("nan")) / x.nbytes}
+            name: {
+                "seconds": each,
+                "ratio": each / seconds[BASELINE],
+                "temporary": memory.get(name, float("nan")) / x.nbytes,
+            }
             for name, each in seconds.items()
         }
     return table
@@ -125,14 +145,20 @@ def costs(shape: tuple[int, ...], budget: float) -> dict[str, dict[str, dict]]:
 
 def print_tables(result: dict) -> None:
     for swept, rows in result["errors"].items():
-        print(f"\n{f'median error in pixels by {swept}':34}" + "".join(f"{value:>9}" for value in rows))
+        print(
+            f"\n{f'median error in pixels by {swept}':34}"
+            + "".join(f"{value:>9}" for value in rows)
+        )
         for name in READOUTS:
             print(f"{name:34}" + "".join(f"{row[name]:9.4f}" for row in rows.values()))
     print(f"\n{result['shape']:34}{'forward':>22}{'forward + backward':>30}")
     print(f"{'':34}{'ms':>8}{'ratio':>7}{'memory':>8}{'ms':>14}{'ratio':>7}{'memory':>8}")
     for name in result["costs"]["forward"]:
         cells = [result["costs"][direction][name] for direction in DIRECTIONS]
-        pieces = [f"{1e3 * c['seconds']:8.1f}{number(c['ratio']):>7}{number(none(c['temporary'])):>8}" for c in cells]
+        pieces = [
+            f"{1e3 * c['seconds']:8.1f}{number(c['ratio']):>7}{number(none(c['temporary'])):>8}"
+            for c in cells
+        ]
         print(f"{name:34}{pieces[0]}      {pieces[1]}")
 
 
@@ -141,7 +167,9 @@ def plot(result: dict, path: Path) -> None:
     plt.switch_backend("Agg")
     figure = plt.figure(figsize=(14, 7), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(7, 5))
-    for axes, (swept, rows) in zip(left.subplots(2, 2, sharey=True).flat, result["errors"].items(), strict=True):
+    for axes, (swept, rows) in zip(
+        left.subplots(2, 2, sharey=True).flat, result["errors"].items(), strict=True
+    ):
         for name in READOUTS:
             axes.plot(list(rows), [row[name] for row in rows.values()], "o-", label=name)
         axes.set(xlabel=swept, ylabel="median error, pixels", yscale="log")
@@ -150,7 +178,10 @@ def plot(result: dict, path: Path) -> None:
     def colour(name):
         return "0.4" if name == BASELINE else "tab:orange" if name in (GRID, KORNIA) else "tab:blue"
 
-    labels = {"xlabel": "time / time of jax.nn.softmax", "title": f"{DIRECTIONS[1]}, {result['shape']}"}
+    labels = {
+        "xlabel": "time / time of jax.nn.softmax",
+        "title": f"{DIRECTIONS[1]}, {result['shape']}",
+    }
     ratio_bars(right.subplots(), result["costs"][DIRECTIONS[1]], colour, **labels)
     figure.suptitle(result["header"], fontsize=10, color="0.3")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,8 +189,12 @@ def plot(result: dict, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few places and a small array, to build/benchmarks")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few places and a small array, to build/benchmarks"
+    )
     quick = parser.parse_args().quick
     keep_freed_memory()
     shape = (4, 17, 48, 36) if quick else (32, 17, 96, 72)

@@ -48,8 +48,12 @@ def in_jax() -> dict[str, Callable]:
     if find_spec("jaxopt"):
         from jaxopt.loss import multiclass_logistic_loss, multiclass_sparsemax_loss
 
-        losses["jaxopt multiclass_logistic_loss"] = lambda x, y: jax.vmap(multiclass_logistic_loss)(y, x)
-        losses["jaxopt multiclass_sparsemax_loss"] = lambda x, y: jax.vmap(multiclass_sparsemax_loss)(y, x)
+        losses["jaxopt multiclass_logistic_loss"] = lambda x, y: jax.vmap(multiclass_logistic_loss)(
+            y, x
+        )
+        losses["jaxopt multiclass_sparsemax_loss"] = lambda x, y: jax.vmap(
+            multiclass_sparsemax_loss
+        )(y, x)
     return losses
 
 
@@ -78,7 +82,10 @@ def torch_calls(x: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, tuple]
         return torch.autograd.grad(loss(free, targets).sum(), free)[0]
 
     return {
-        name: {DIRECTIONS[0]: (lambda loss=loss: loss(scores, targets),), DIRECTIONS[1]: (partial(both, loss),)}
+        name: {
+            DIRECTIONS[0]: (lambda loss=loss: loss(scores, targets),),
+            DIRECTIONS[1]: (partial(both, loss),),
+        }
         for name, loss in losses.items()
     }
 
@@ -87,7 +94,9 @@ def compiled(f: Callable, *arguments: Any) -> tuple[Callable, float]:
     """A call that returns when it is computed, and the bytes of temporary memory."""
     program = jax.jit(f).lower(*arguments).compile()
     memory = program.memory_analysis()
-    return lambda *given: jax.block_until_ready(program(*given)), memory.temp_size_in_bytes if memory else float("nan")
+    return lambda *given: jax.block_until_ready(
+        program(*given)
+    ), memory.temp_size_in_bytes if memory else float("nan")
 
 
 def side_by_side(shape: tuple[int, int], budget: float) -> dict[str, dict[str, dict]]:
@@ -98,13 +107,21 @@ def side_by_side(shape: tuple[int, int], budget: float) -> dict[str, dict[str, d
     for direction in DIRECTIONS:
         calls, memory = {}, {}
         for name, loss in in_jax().items():
-            total = jax.grad(lambda x, y, loss=loss: loss(x, y).sum()) if direction != "forward" else loss
+            total = (
+                jax.grad(lambda x, y, loss=loss: loss(x, y).sum())
+                if direction != "forward"
+                else loss
+            )
             call, memory[name] = compiled(total, scores, targets)
             calls[name] = (call, scores, targets)
         calls |= {name: both[direction] for name, both in torch.items()}
         seconds = medians(calls, budget)
         table[direction] = {
-            name: {"seconds": each, "ratio": each / seconds[BASELINE], "temporary": memory.get(name, float("nan")) / x.nbytes}
+            name: {
+                "seconds": each,
+                "ratio": each / seconds[BASELINE],
+                "temporary": memory.get(name, float("nan")) / x.nbytes,
+            }
             for name, each in seconds.items()
         }
     return table
@@ -112,7 +129,10 @@ def side_by_side(shape: tuple[int, int], budget: float) -> dict[str, dict[str, d
 
 def in_blocks(batch: int, d: int, n: int, budget: float) -> dict[str, dict]:
     """By α: seconds, temporary memory and the largest differences of `linear_entmax_loss` and the plain path."""
-    features, weights = jnp.asarray(normal((batch, d), 0)), jnp.asarray(normal((d, n), 1) / np.sqrt(d))
+    features, weights = (
+        jnp.asarray(normal((batch, d), 0)),
+        jnp.asarray(normal((d, n), 1) / np.sqrt(d)),
+    )
     labels = jnp.asarray(np.random.default_rng(2).integers(0, n, batch))
     table = {}
     for alpha in ALPHAS:
@@ -122,13 +142,20 @@ def in_blocks(batch: int, d: int, n: int, budget: float) -> dict[str, dict]:
         }
         calls, row, results = {}, {}, {}
         for name, loss in paths.items():
-            mean = jax.value_and_grad(lambda f, w, y, loss=loss: loss(f, w, y).mean(), argnums=(0, 1))
+            mean = jax.value_and_grad(
+                lambda f, w, y, loss=loss: loss(f, w, y).mean(), argnums=(0, 1)
+            )
             call, row[f"{name}, bytes"] = compiled(mean, features, weights, labels)
             calls[name] = (call, features, weights, labels)
             losses = jax.jit(loss)(features, weights, labels)
-            results[name] = [to_numpy(losses), *(to_numpy(g) * batch for g in call(features, weights, labels)[1])]
+            results[name] = [
+                to_numpy(losses),
+                *(to_numpy(g) * batch for g in call(features, weights, labels)[1]),
+            ]
         row |= {f"{name}, seconds": value for name, value in medians(calls, budget).items()}
-        row["loss off by"], *slopes = (np.abs(a - b).max() for a, b in zip(*results.values(), strict=True))
+        row["loss off by"], *slopes = (
+            np.abs(a - b).max() for a, b in zip(*results.values(), strict=True)
+        )
         row["gradients off by"] = max(slopes)
         table[f"{alpha:g}"] = {name: float(value) for name, value in row.items()}
     return table
@@ -139,12 +166,18 @@ def print_tables(result: dict) -> None:
     print(f"{'':50}{'ms':>8}{'ratio':>7}{'memory':>8}{'ms':>14}{'ratio':>7}{'memory':>8}")
     for name in result["side by side"]["forward"]:
         cells = [result["side by side"][direction][name] for direction in DIRECTIONS]
-        pieces = [f"{1e3 * c['seconds']:8.1f}{number(c['ratio']):>7}{number(none(c['temporary'])):>8}" for c in cells]
+        pieces = [
+            f"{1e3 * c['seconds']:8.1f}{number(c['ratio']):>7}{number(none(c['temporary'])):>8}"
+            for c in cells
+        ]
         print(f"{name:50}{pieces[0]}      {pieces[1]}")
     print(f"\n{result['blocks']:44}{'plain':>16}{'blocks':>18}{'ratio':>14}   largest difference")
     print(f"{'α':44}{'s':>8}{'MB':>8}{'s':>10}{'MB':>8}{'s':>8}{'MB':>6}   of losses, of gradients")
     for alpha, row in result["in blocks"].items():
-        seconds, size = ([row[f"{name}, {unit}"] for name in ("plain", "blocks")] for unit in ("seconds", "bytes"))
+        seconds, size = (
+            [row[f"{name}, {unit}"] for name in ("plain", "blocks")]
+            for unit in ("seconds", "bytes")
+        )
         print(
             f"{alpha:44}{seconds[0]:8.2f}{size[0] / 1e6:8.0f}{seconds[1]:10.2f}{size[1] / 1e6:8.0f}"
             f"{seconds[1] / seconds[0]:8.2f}{size[1] / size[0]:6.2f}   {row['loss off by']:.1e}, {row['gradients off by']:.1e}"
@@ -158,18 +191,27 @@ def none(value: float) -> float | None:
 def plot(result: dict, path: Path) -> None:
     """Left the ratios forward + backward, right time and memory in blocks over the plain path."""
     plt.switch_backend("Agg")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), width_ratios=(7, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(13, 5), width_ratios=(7, 4), layout="constrained"
+    )
 
     def colour(name):
         return "tab:blue" if "softmaxx" in name else "0.4" if name == BASELINE else "tab:orange"
 
-    labels = {"xlabel": "time / time of optax's cross-entropy", "title": f"{DIRECTIONS[1]}, {result['labels']}"}
+    labels = {
+        "xlabel": "time / time of optax's cross-entropy",
+        "title": f"{DIRECTIONS[1]}, {result['labels']}",
+    }
     ratio_bars(left, result["side by side"][DIRECTIONS[1]], colour, xscale="log", **labels)
     places = np.arange(len(result["in blocks"]))
     for offset, unit, colour in ((-0.2, "seconds", "tab:blue"), (0.2, "bytes", "tab:green")):
-        ratios = [row[f"blocks, {unit}"] / row[f"plain, {unit}"] for row in result["in blocks"].values()]
+        ratios = [
+            row[f"blocks, {unit}"] / row[f"plain, {unit}"] for row in result["in blocks"].values()
+        ]
         label = {"seconds": "time", "bytes": "temporary memory"}[unit]
-        right.bar_label(right.bar(places + offset, ratios, 0.4, color=colour, label=label), fmt="%.2f")
+        right.bar_label(
+            right.bar(places + offset, ratios, 0.4, color=colour, label=label), fmt="%.2f"
+        )
     right.axhline(1, color="0.4", linewidth=1)
     right.set_xticks(places, [f"α = {alpha}" for alpha in result["in blocks"]])
     right.set(title="linear_entmax_loss / plain path", ylabel=f"ratio, {result['blocks']}")
@@ -182,11 +224,17 @@ def plot(result: dict, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small case of each, to build/benchmarks")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a small case of each, to build/benchmarks"
+    )
     quick = parser.parse_args().quick
     keep_freed_memory()
-    shape, (batch, d, n) = ((256, 4096), (64, 32, 10_000)) if quick else ((256, 32768), (1024, 64, 128_000))
+    shape, (batch, d, n) = (
+        ((256, 4096), (64, 32, 10_000)) if quick else ((256, 32768), (1024, 64, 128_000))
+    )
     result = {
         "header": header(),
         "labels": f"integer labels, {shape[0]}×{shape[1]}",

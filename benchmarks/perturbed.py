@@ -31,8 +31,12 @@ from tqdm import tqdm
 
 import softmaxx as sx
 
-Smooth = Callable[[jax.Array, jax.Array], jax.Array]  # (scores, key) -> the mean answer at scores + normal noise
-Make = Callable[[Callable, int], Smooth]  # (oracle, number of samples) -> its smoothing with sigma = 1
+Smooth = Callable[
+    [jax.Array, jax.Array], jax.Array
+]  # (scores, key) -> the mean answer at scores + normal noise
+Make = Callable[
+    [Callable, int], Smooth
+]  # (oracle, number of samples) -> its smoothing with sigma = 1
 
 SCORES = np.random.RandomState(0).randn(5) * 0.5
 SIZES, QUICK_SIZES = [2**power for power in range(2, 11)], [4, 16, 64, 256]
@@ -64,8 +68,13 @@ def ours(**options) -> Make:
     return make
 
 
-SAMPLERS = {f"softmaxx {name}": getattr(sx, name) for name in ("independent", "antithetic", "latin_hypercube", "sobol")}
-OURS = {PLAIN: ours(baseline=False)} | {name: ours(sampler=sampler) for name, sampler in SAMPLERS.items()}
+SAMPLERS = {
+    f"softmaxx {name}": getattr(sx, name)
+    for name in ("independent", "antithetic", "latin_hypercube", "sobol")
+}
+OURS = {PLAIN: ours(baseline=False)} | {
+    name: ours(sampler=sampler) for name, sampler in SAMPLERS.items()
+}
 
 
 def peers() -> dict[str, Make]:
@@ -75,17 +84,27 @@ def peers() -> dict[str, Make]:
         optax = import_module("optax.perturbations")
 
         def by_optax(oracle, count, use_baseline=True):
-            smooth = optax.make_perturbed_fun(oracle, count, 1.0, optax.Normal(), use_baseline=use_baseline)
+            smooth = optax.make_perturbed_fun(
+                oracle, count, 1.0, optax.Normal(), use_baseline=use_baseline
+            )
             return lambda scores, key: smooth(key, scores)
 
-        methods |= {"optax": by_optax, "optax, no baseline": lambda oracle, count: by_optax(oracle, count, False)}
+        methods |= {
+            "optax": by_optax,
+            "optax, no baseline": lambda oracle, count: by_optax(oracle, count, False),
+        }
     if find_spec("jaxopt"):
         jaxopt = import_module("jaxopt.perturbations")
 
         def by_jaxopt(oracle, count, control_variate=False):
-            return jaxopt.make_perturbed_argmax(oracle, count, 1.0, jaxopt.Normal(), control_variate=control_variate)
+            return jaxopt.make_perturbed_argmax(
+                oracle, count, 1.0, jaxopt.Normal(), control_variate=control_variate
+            )
 
-        methods |= {"jaxopt": by_jaxopt, "jaxopt, control variate": lambda oracle, count: by_jaxopt(oracle, count, True)}
+        methods |= {
+            "jaxopt": by_jaxopt,
+            "jaxopt, control variate": lambda oracle, count: by_jaxopt(oracle, count, True),
+        }
     return methods
 
 
@@ -93,7 +112,10 @@ def exact_jacobian_of_the_largest() -> np.ndarray:
     """∂P(i is largest)/∂θ_j = −∫ Π_{k≠i,j} Φ(z − θ_k) φ(z − θ_i) φ(z − θ_j) dz, by the trapezoidal rule."""
     z, step = np.linspace(-12, 12, 4001, retstep=True)
     z = z[:, None] - SCORES
-    hazard, all_below = np.exp(norm.logpdf(z) - norm.logcdf(z)), np.exp(norm.logcdf(z).sum(1, keepdims=True))
+    hazard, all_below = (
+        np.exp(norm.logpdf(z) - norm.logcdf(z)),
+        np.exp(norm.logcdf(z).sum(1, keepdims=True)),
+    )
     jacobian = -(hazard * all_below).T @ hazard * step
     np.fill_diagonal(jacobian, 0)
     return jacobian - np.diag(jacobian.sum(1))
@@ -101,24 +123,39 @@ def exact_jacobian_of_the_largest() -> np.ndarray:
 
 ORACLES = {
     "one_hot_argmax": (sx.one_hot_argmax, exact_jacobian_of_the_largest),
-    "ranking": (sx.ranking, lambda: np.asarray(jax.jacobian(sx.expected_ranking)(jnp.asarray(SCORES, jnp.float32)))),
+    "ranking": (
+        sx.ranking,
+        lambda: np.asarray(jax.jacobian(sx.expected_ranking)(jnp.asarray(SCORES, jnp.float32))),
+    ),
 }
 
 
 def accuracy(methods: dict[str, Make], quick: bool) -> dict[str, list[dict]]:
     """By oracle and N: by method, the squared error of the Jacobian, summed over entries, its mean and the standard error."""
-    scores, exact = jnp.asarray(SCORES, jnp.float32), {name: jacobian() for name, (_, jacobian) in ORACLES.items()}
+    scores, exact = (
+        jnp.asarray(SCORES, jnp.float32),
+        {name: jacobian() for name, (_, jacobian) in ORACLES.items()},
+    )
     records = {name: [] for name in ORACLES}
     for count in tqdm(QUICK_SIZES if quick else SIZES, desc="accuracy", unit="size"):
-        keys = jax.random.split(jax.random.key(count), int(np.clip(2 ** (16 if quick else 19) // count, 256, 4096)))
+        keys = jax.random.split(
+            jax.random.key(count), int(np.clip(2 ** (16 if quick else 19) // count, 256, 4096))
+        )
         for name in ORACLES:
             records[name].append({"samples": count, "keys": len(keys), "error": {}})
         for method, make in methods.items():
             smooth = {name: make(oracle, count) for name, (oracle, _) in ORACLES.items()}
-            jacobians = jax.vmap(lambda key, smooth=smooth: {name: jax.jacrev(f)(scores, key) for name, f in smooth.items()})
+            jacobians = jax.vmap(
+                lambda key, smooth=smooth: {
+                    name: jax.jacrev(f)(scores, key) for name, f in smooth.items()
+                }
+            )
             for name, draws in jax.jit(jacobians)(keys).items():
                 errors = ((np.asarray(draws, np.float64) - exact[name]) ** 2).sum((1, 2))
-                records[name][-1]["error"][method] = [errors.mean(), errors.std() / math.sqrt(len(keys))]
+                records[name][-1]["error"][method] = [
+                    errors.mean(),
+                    errors.std() / math.sqrt(len(keys)),
+                ]
     return records
 
 
@@ -141,7 +178,9 @@ def oracle_rows(methods: dict[str, Make], count: int) -> dict[str, int]:
             return jax.pure_callback(solver, jax.typeof(scores), scores, vmap_method="expand_dims")
 
         scores = jnp.asarray(SCORES, jnp.float32)
-        jax.block_until_ready(jax.jit(gradient_of(make(oracle, count)))(scores, scores, jax.random.key(0)))
+        jax.block_until_ready(
+            jax.jit(gradient_of(make(oracle, count)))(scores, scores, jax.random.key(0))
+        )
         return sum(asked)
 
     return {name: rows_of(make) for name, make in methods.items()}
@@ -156,22 +195,40 @@ def grid_paths(methods: dict[str, Make], quick: bool) -> dict[str, dict]:
     scores, g = np.random.default_rng(0).standard_normal((2, GRIDS, SIDE, SIDE), np.float32)
     noise = np.random.default_rng(1).standard_normal((GRIDS, GRID_SAMPLES, SIDE, SIDE), np.float32)
     keys = jax.random.split(jax.random.key(0), GRIDS)
-    programs: dict[str, tuple] = {BARE: (jax.vmap(jax.vmap(sx.best_grid_path)), scores[:, None] + noise)}
+    programs: dict[str, tuple] = {
+        BARE: (jax.vmap(jax.vmap(sx.best_grid_path)), scores[:, None] + noise)
+    }
     for name, make in methods.items():
-        programs[name] = (jax.vmap(gradient_of(make(sx.best_grid_path, GRID_SAMPLES))), scores, g, keys)
+        programs[name] = (
+            jax.vmap(gradient_of(make(sx.best_grid_path, GRID_SAMPLES))),
+            scores,
+            g,
+            keys,
+        )
     shape = (GRID_SAMPLES, SIDE * SIDE)
     for name, sampler in SAMPLERS.items():
-        quantiles = jax.vmap(lambda key, sampler=sampler: sx.normal.quantile(sampler(key, shape, jnp.float32)))
+        quantiles = jax.vmap(
+            lambda key, sampler=sampler: sx.normal.quantile(sampler(key, shape, jnp.float32))
+        )
         programs[NOISE_OF + name] = (quantiles, keys)
-    programs[NOISE_OF + "jax.random.normal"] = (jax.vmap(lambda key: jax.random.normal(key, shape)), keys)
+    programs[NOISE_OF + "jax.random.normal"] = (
+        jax.vmap(lambda key: jax.random.normal(key, shape)),
+        keys,
+    )
 
     calls, megabytes = {}, {}
     for name, (f, *arguments) in tqdm(programs.items(), desc="grid paths", unit="program"):
         compiled = jax.jit(f).lower(*arguments).compile()
         megabytes[name] = temporary_megabytes(compiled)
-        calls[name] = (lambda *arrays, call=compiled: jax.block_until_ready(call(*arrays)), *map(jnp.asarray, arguments))
+        calls[name] = (
+            lambda *arrays, call=compiled: jax.block_until_ready(call(*arrays)),
+            *map(jnp.asarray, arguments),
+        )
     seconds = medians(calls, 0.5 if quick else 4)
-    return {name: {"seconds": s, "ratio": s / seconds[BARE], "MB": megabytes[name]} for name, s in seconds.items()}
+    return {
+        name: {"seconds": s, "ratio": s / seconds[BARE], "MB": megabytes[name]}
+        for name, s in seconds.items()
+    }
 
 
 def large_hypercube(quick: bool) -> dict[str, float]:
@@ -180,7 +237,9 @@ def large_hypercube(quick: bool) -> dict[str, float]:
     arguments = jnp.asarray(scores), jnp.asarray(g), jax.random.key(0)
     result = {}
     for name, size in (("MB", LARGE_BATCH), ("MB at once", None)):
-        smooth = ours(batch_size=size)(lambda scores: (scores > 0).astype(scores.dtype), LARGE_SAMPLES)
+        smooth = ours(batch_size=size)(
+            lambda scores: (scores > 0).astype(scores.dtype), LARGE_SAMPLES
+        )
         compiled = jax.jit(gradient_of(smooth)).lower(*arguments).compile()
         result[name] = temporary_megabytes(compiled)
         if size and not quick:
@@ -191,44 +250,72 @@ def large_hypercube(quick: bool) -> dict[str, float]:
 
 
 def print_tables(result: dict) -> None:
-    at = {oracle: next(r for r in records if r["samples"] == TABLE) for oracle, records in result["accuracy"].items()}
+    at = {
+        oracle: next(r for r in records if r["samples"] == TABLE)
+        for oracle, records in result["accuracy"].items()
+    }
     names = "".join(f"{oracle:>18}" for oracle in at)
     print(f"\n{f'N = {TABLE}: squared error of the Jacobian / {PLAIN}':54}{names}   oracle rows")
     for name, rows in result["rows"][str(TABLE)].items():
         cells = []
         for r in at.values():
             (mean, error), (plain, plain_error) = r["error"][name], r["error"][PLAIN]
-            cells.append(f"{mean / plain:.3f} ± {mean / plain * math.hypot(error / mean, plain_error / plain):.3f}")
+            cells.append(
+                f"{mean / plain:.3f} ± {mean / plain * math.hypot(error / mean, plain_error / plain):.3f}"
+            )
         print(f"{name:54}" + "".join(f"{cell:>18}" for cell in cells) + f"{rows:>14}")
     title = f"{GRIDS} {SIDE}×{SIDE} grids, N = {GRID_SAMPLES}, value and gradient"
     print(f"\n{title:44}      ms   ratio  temporary MB  oracle rows")
     for name, cost in result["grid paths"].items():
         rows = result["rows"][str(GRID_SAMPLES)].get(name, "")
-        print(f"{name:44}{number(1e3 * cost['seconds']):>8}{number(cost['ratio']):>8}{number(cost['MB']):>14}{rows:>13}")
+        print(
+            f"{name:44}{number(1e3 * cost['seconds']):>8}{number(cost['ratio']):>8}{number(cost['MB']):>14}{rows:>13}"
+        )
     large = result["large hypercube"]
     took = f"{large['seconds']:.1f} s, " if "seconds" in large else ""
     print(f"\n(scores > 0), n = {LARGE:,}, N = {LARGE_SAMPLES:,}, value and gradient")
-    print(f"batch_size={LARGE_BATCH}: {took}{large['MB']:.1f} MB temporary; all at once: {large['MB at once']:,.0f} MB")
+    print(
+        f"batch_size={LARGE_BATCH}: {took}{large['MB']:.1f} MB temporary; all at once: {large['MB at once']:,.0f} MB"
+    )
 
 
 def plot(result: dict, path: Path) -> None:
     """The squared errors over N, a panel for each oracle, and the times through grid paths."""
     plt.switch_backend("Agg")
-    figure, (*lines, bars) = plt.subplots(1, 3, figsize=(17, 6), width_ratios=(5, 5, 6), layout="constrained")
+    figure, (*lines, bars) = plt.subplots(
+        1, 3, figsize=(17, 6), width_ratios=(5, 5, 6), layout="constrained"
+    )
     for axes, (oracle, records) in zip(lines, result["accuracy"].items(), strict=True):
         for name in [name for name in STYLES if name in records[0]["error"]]:
-            points, (colour, marker, size) = [(r["samples"], r["error"][name][0]) for r in records], STYLES[name]
+            points, (colour, marker, size) = (
+                [(r["samples"], r["error"][name][0]) for r in records],
+                STYLES[name],
+            )
             same = {"linestyle": "", "markerfacecolor": "none"} if size > 5 else {}
-            axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker, markersize=size, **same)
+            axes.plot(
+                *zip(*points, strict=True),
+                label=name,
+                color=colour,
+                marker=marker,
+                markersize=size,
+                **same,
+            )
         axes.set_xscale("log", base=2)
-        axes.set(yscale="log", xlabel="samples, N", ylabel="mean squared error", title=f"Jacobian of E {oracle}, 5 scores")
+        axes.set(
+            yscale="log",
+            xlabel="samples, N",
+            ylabel="mean squared error",
+            title=f"Jacobian of E {oracle}, 5 scores",
+        )
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(color="0.9")
     plot_times(bars, result["grid paths"])
     for axes in (*lines, bars):
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*lines[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(
+        *lines[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
+    )
     figure.suptitle(f"float32, normal noise of σ = 1: {result['header']}", fontsize=10, color="0.3")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
@@ -240,16 +327,31 @@ def plot_times(axes: Any, costs: dict[str, dict]) -> None:
     times = [1e3 * costs[name]["seconds"] for name in names]
     drawn = axes.barh(names, times, color=[STYLES[name][0] for name in names])
     axes.bar_label(drawn, [f"{number(costs[name]['ratio'])}×" for name in names], padding=3)
-    noise = {name: 1e3 * costs[NOISE_OF + name]["seconds"] for name in names if NOISE_OF + name in costs}
-    axes.barh(list(noise), list(noise.values()), color="none", edgecolor="white", hatch="////", linewidth=0)
+    noise = {
+        name: 1e3 * costs[NOISE_OF + name]["seconds"] for name in names if NOISE_OF + name in costs
+    }
+    axes.barh(
+        list(noise),
+        list(noise.values()),
+        color="none",
+        edgecolor="white",
+        hatch="////",
+        linewidth=0,
+    )
     axes.set(xlabel="ms (hatched: the noise; ×: ratio to the oracle)")
-    axes.set(title=f"{GRIDS} grids {SIDE}×{SIDE}, N = {GRID_SAMPLES}, value and gradient", xmargin=0.15)
+    axes.set(
+        title=f"{GRIDS} grids {SIDE}×{SIDE}, N = {GRID_SAMPLES}, value and gradient", xmargin=0.15
+    )
     axes.invert_yaxis()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer sizes, keys and rounds, to build/benchmarks")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer sizes, keys and rounds, to build/benchmarks"
+    )
     parser.add_argument("--no-peers", action="store_true", help="softmaxx only")
     options = parser.parse_args()
     methods = OURS | ({} if options.no_peers else peers())
@@ -259,8 +361,13 @@ def main() -> None:
     result: dict[str, Any] = {"header": header}
     print(header)
 
-    timed = {name: make for name, make in methods.items() if name != PLAIN} | {BATCHED: ours(batch_size=GRID_BATCH)}
-    result["rows"] = {str(TABLE): oracle_rows(methods, TABLE), str(GRID_SAMPLES): oracle_rows(timed, GRID_SAMPLES)}
+    timed = {name: make for name, make in methods.items() if name != PLAIN} | {
+        BATCHED: ours(batch_size=GRID_BATCH)
+    }
+    result["rows"] = {
+        str(TABLE): oracle_rows(methods, TABLE),
+        str(GRID_SAMPLES): oracle_rows(timed, GRID_SAMPLES),
+    }
     result["grid paths"] = grid_paths(timed, options.quick)
     result["large hypercube"] = large_hypercube(options.quick)
     result["accuracy"] = accuracy(methods, options.quick)

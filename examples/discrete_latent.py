@@ -57,18 +57,28 @@ CODES = {  # scores [images, 8, 10] -> the code that is decoded in training
     "Gumbel-Rao": partial(sx.gumbel_rao, num_samples=8),
     "ReinMax": sx.reinmax,
     # The mean of eight samples is not a vertex: what the decoder is trained with are eighths.
-    "perturbed code": lambda scores, key, temperature: mean_of_samples(scores, key=jax.random.split(key, scores.shape[:2])),
+    "perturbed code": lambda scores, key, temperature: mean_of_samples(
+        scores, key=jax.random.split(key, scores.shape[:2])
+    ),
 }
 # Decodes eight vertices, and averages their errors: an oracle may return what its choice leads to instead of the choice.
-error_of_sample = perturbed(lambda scores, p, image: squared_error(p, sx.one_hot_argmax(scores), image)).argmax
-METHODS = {name: (1.0,) if "perturbed" in name else TEMPERATURES for name in (*CODES, "perturbed error")}
+error_of_sample = perturbed(
+    lambda scores, p, image: squared_error(p, sx.one_hot_argmax(scores), image)
+).argmax
+METHODS = {
+    name: (1.0,) if "perturbed" in name else TEMPERATURES for name in (*CODES, "perturbed error")
+}
 
 
 def training_errors(name, parameters, images, key, temperature):
     scores = encode(parameters, images)
     if name in CODES:
-        return squared_error(parameters, CODES[name](scores, key=key, temperature=temperature), images)
-    return jax.vmap(error_of_sample, (0, None, 0))(scores, parameters, images, key=jax.random.split(key, len(images)))
+        return squared_error(
+            parameters, CODES[name](scores, key=key, temperature=temperature), images
+        )
+    return jax.vmap(error_of_sample, (0, None, 0))(
+        scores, parameters, images, key=jax.random.split(key, len(images))
+    )
 
 
 def train(name, images, held_out):
@@ -76,7 +86,9 @@ def train(name, images, held_out):
 
     def step(temperature, state, batch_and_key):
         (parameters, moments), (batch, key) = state, batch_and_key
-        gradient = jax.grad(lambda p: training_errors(name, p, images[batch], key, temperature).mean())(parameters)
+        gradient = jax.grad(
+            lambda p: training_errors(name, p, images[batch], key, temperature).mean()
+        )(parameters)
         updates, moments = OPTIMIZER.update(gradient, moments)
         return (optax.apply_updates(parameters, updates), moments), None
 
@@ -88,14 +100,27 @@ def train(name, images, held_out):
         batches = jax.random.permutation(shuffle, len(images)).reshape(BATCHES, BATCH)
         state, _ = jax.lax.scan(partial(step, temperature), state, (batches, jnp.stack(keys)))
         sample = sx.gumbel_top_k(encode(state[0], held_out), k=1, key=last)
-        errors = squared_error(state[0], sample, held_out), training_errors(name, state[0], held_out, last, temperature)
+        errors = (
+            squared_error(state[0], sample, held_out),
+            training_errors(name, state[0], held_out, last, temperature),
+        )
         return state, jnp.stack(errors), decode(state[0], sample)
 
     random, entries, count = np.random.default_rng(0), CHOICES * CATEGORIES, len(METHODS[name])
-    sizes = (64, WIDTH, 64), (WIDTH, entries, WIDTH), (entries, WIDTH, CHOICES), (WIDTH, 64, WIDTH)  # rows, columns, fan-in
-    parameters = [random.normal(0, f**-0.5, (1, SEEDS, m, n)).astype(np.float32).repeat(count, 0) for m, n, f in sizes]
+    sizes = (
+        (64, WIDTH, 64),
+        (WIDTH, entries, WIDTH),
+        (entries, WIDTH, CHOICES),
+        (WIDTH, 64, WIDTH),
+    )  # rows, columns, fan-in
+    parameters = [
+        random.normal(0, f**-0.5, (1, SEEDS, m, n)).astype(np.float32).repeat(count, 0)
+        for m, n, f in sizes
+    ]
     state, history, decoded = (parameters, jax.vmap(jax.vmap(OPTIMIZER.init))(parameters)), [], None
-    for keys in tqdm(jax.random.split(jax.random.key(2), (EPOCHS, SEEDS)), desc=f"{name:20}", unit="epoch"):
+    for keys in tqdm(
+        jax.random.split(jax.random.key(2), (EPOCHS, SEEDS)), desc=f"{name:20}", unit="epoch"
+    ):
         state, errors, decoded = epoch(state, jnp.array(METHODS[name]), keys)
         history.append(np.asarray(errors))
     return np.stack(history), np.asarray(decoded)
@@ -104,32 +129,58 @@ def train(name, images, held_out):
 def plot(curves, sweeps, rows):
     """Errors over the steps with the chosen T; errors at the end over T; test images and how they come out."""
     plt.switch_backend("Agg")
-    figure, panels = plt.subplots(1, 3, figsize=(16, 5.2), width_ratios=(5, 4, 6), layout="constrained")
+    figure, panels = plt.subplots(
+        1, 3, figsize=(16, 5.2), width_ratios=(5, 4, 6), layout="constrained"
+    )
     steps = BATCHES * np.arange(1, EPOCHS + 1)
     for name in METHODS:
-        for panel, x, y in zip(panels, (steps, METHODS[name]), (curves[name], sweeps[name]), strict=False):
+        for panel, x, y in zip(
+            panels, (steps, METHODS[name]), (curves[name], sweeps[name]), strict=False
+        ):
             panel.errorbar(x, y.mean(1), y.std(1), marker=".", capsize=2, label=name)
-    panels[0].set(title="With the chosen T", xlabel="step", ylim=(1.4, 6), ylabel="squared error of a test image, hard sample")
-    panels[1].set(title=f"At the end, mean ± deviation of {SEEDS} seeds", xlabel="temperature T", ylim=(1.4, 6))
+    panels[0].set(
+        title="With the chosen T",
+        xlabel="step",
+        ylim=(1.4, 6),
+        ylabel="squared error of a test image, hard sample",
+    )
+    panels[1].set(
+        title=f"At the end, mean ± deviation of {SEEDS} seeds",
+        xlabel="temperature T",
+        ylim=(1.4, 6),
+    )
     panels[1].set_xscale("log", base=2)
     panels[0].legend()
-    mosaic = np.block([[np.pad(image.reshape(8, 8), 1) for image in images] for images in rows.values()])
+    mosaic = np.block(
+        [[np.pad(image.reshape(8, 8), 1) for image in images] for images in rows.values()]
+    )
     panels[2].imshow(mosaic, cmap="gray_r", vmin=0, vmax=1)
-    panels[2].set(title="Hard samples, seed 0", xticks=[], yticks=10 * np.arange(len(rows)) + 4.5, yticklabels=rows)
+    panels[2].set(
+        title="Hard samples, seed 0",
+        xticks=[],
+        yticks=10 * np.arange(len(rows)) + 4.5,
+        yticklabels=rows,
+    )
     PLOT.parent.mkdir(exist_ok=True)
     figure.savefig(PLOT, dpi=100)
 
 
 def main():
     start, (pixels, digits) = time.perf_counter(), load_digits(return_X_y=True)
-    split = train_test_split(np.float32(pixels) / 16, digits, train_size=BATCHES * BATCH, random_state=0, stratify=digits)
+    split = train_test_split(
+        np.float32(pixels) / 16, digits, train_size=BATCHES * BATCH, random_state=0, stratify=digits
+    )
     images, held_out, _, labels = map(np.asarray, split)
     half = len(held_out) // 2  # to choose T by; the other half is the test set
     shown = half + np.unique(labels[half:], return_index=True)[1]  # the first of each digit
     results = {name: train(name, jnp.asarray(images), jnp.asarray(held_out)) for name in METHODS}
     constant = ((held_out[half:] - images.mean(0)) ** 2).sum(1).mean()
-    print(f"squared error of a test image, {SEEDS} seeds, mean ± deviation; of the mean image {constant:.2f}")
-    print(f"{'hard sample':20}{''.join(f'T = {t:<5g}' for t in TEMPERATURES)}   chosen T    hard sample    as trained")
+    print(
+        f"squared error of a test image, {SEEDS} seeds, mean ± deviation; of the mean image {constant:.2f}"
+    )
+    print(
+        f"{'hard sample':20}{''.join(f'T = {t:<5g}' for t in TEMPERATURES)}   chosen T    hard sample    as trained"
+    )
     curves, sweeps, rows = {}, {}, {"test image": held_out[shown]}
     for name, (errors, decoded) in results.items():
         best = errors[-1, :, :, 0, :half].mean((1, 2)).argmin()

@@ -36,7 +36,9 @@ PLOT = Path(__file__).parent / "output" / "keypoints.png"
 OPTIMIZER = optax.adam(optax.cosine_decay_schedule(1e-3, STEPS))
 READOUTS = {  # heatmaps [patches, rows, columns] -> coordinates [patches, 2]
     "soft_argmax": partial(sx.soft_argmax, axis=AXES),
-    "expm1_softmax": lambda scores: sx.expected_index(sx.expm1_softmax(scores, axis=AXES), axis=AXES),
+    "expm1_softmax": lambda scores: sx.expected_index(
+        sx.expm1_softmax(scores, axis=AXES), axis=AXES
+    ),
     "local_argmax": partial(sx.local_argmax, axis=AXES, window=3),
     "sparse_argmax": partial(sx.sparse_argmax, axis=AXES),
 }
@@ -44,10 +46,22 @@ READOUTS = {  # heatmaps [patches, rows, columns] -> coordinates [patches, 2]
 
 def photographs():
     """Grey photographs from 0 to 1, the first ten to learn from and the other four to be measured on."""
-    names = ["astronaut", "chelsea", "rocket", "gravel", "grass", "moon", "immunohistochemistry", "page"]
+    names = [
+        "astronaut",
+        "chelsea",
+        "rocket",
+        "gravel",
+        "grass",
+        "moon",
+        "immunohistochemistry",
+        "page",
+    ]
     learnt = load_sample_images().images + [getattr(data, name)() for name in names]
     others = [getattr(data, name)() for name in ["camera", "coffee", "brick", "coins"]]
-    return [[rgb2gray(image) if image.ndim == 3 else image / 255 for image in images] for images in (learnt, others)]
+    return [
+        [rgb2gray(image) if image.ndim == 3 else image / 255 for image in images]
+        for images in (learnt, others)
+    ]
 
 
 def patches(images, count, seed):
@@ -61,14 +75,22 @@ def patches(images, count, seed):
     result = np.empty((count, SIZE, SIZE), np.float32)
     for i, image in enumerate(images):
         mine = chosen == i
-        place = random.uniform(SIZE, np.array(image.shape) - SIZE, (mine.sum(), 2))[:, :, None, None]
+        place = random.uniform(SIZE, np.array(image.shape) - SIZE, (mine.sum(), 2))[
+            :, :, None, None
+        ]
         result[mine] = map_coordinates(
-            gaussian_filter(image, 0.5), [a[mine] + place[:, k] for k, a in enumerate(along)], order=1
+            gaussian_filter(image, 0.5),
+            [a[mine] + place[:, k] for k, a in enumerate(along)],
+            order=1,
         )
     board = np.tanh(rotated(away, mark) / 0.7) * np.tanh(rotated(away, mark + np.pi / 2) / 0.7)
-    share = 1 / (1 + np.exp(np.hypot(*np.moveaxis(away, -1, 0)) - 7))  # of the mark, which has a radius of seven pixels
+    share = 1 / (
+        1 + np.exp(np.hypot(*np.moveaxis(away, -1, 0)) - 7)
+    )  # of the mark, which has a radius of seven pixels
     contrast, level = random.uniform([[0.2], [0.4]], [[0.4], [0.6]], (2, count))[..., None, None]
-    return (result * (1 - share) + share * (level + contrast * board)).astype(np.float32), crossings.astype(np.float32)
+    return (result * (1 - share) + share * (level + contrast * board)).astype(
+        np.float32
+    ), crossings.astype(np.float32)
 
 
 def rotated(away, angle):
@@ -78,7 +100,10 @@ def rotated(away, angle):
 def first_weights():
     random, sizes = np.random.default_rng(0), [1, CHANNELS, CHANNELS, 1]
     return [
-        (random.normal(scale=(2 / 25 / a) ** 0.5, size=(5, 5, a, b)).astype(np.float32), np.zeros(b, np.float32))
+        (
+            random.normal(scale=(2 / 25 / a) ** 0.5, size=(5, 5, a, b)).astype(np.float32),
+            np.zeros(b, np.float32),
+        )
         for a, b in pairwise(sizes)
     ]
 
@@ -87,14 +112,21 @@ def heatmaps(weights, images):
     x = (images - images.mean(AXES, keepdims=True))[..., None]
     for i, (kernel, bias) in enumerate(weights):
         x = jax.nn.relu(x) if i else x
-        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+        x = (
+            jax.lax.conv_general_dilated(
+                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            + bias
+        )
     return x[..., 0]
 
 
 def train(readout, images, crossings, progress):
     def loss(weights, images, crossings):
         scores = heatmaps(weights, images)
-        divergence = sx.kl_to_gaussian(sx.softmax(scores, axis=AXES), crossings, sigma=1.0, axis=AXES)
+        divergence = sx.kl_to_gaussian(
+            sx.softmax(scores, axis=AXES), crossings, sigma=1.0, axis=AXES
+        )
         return (sx.coordinate_loss(readout(scores), crossings) + 0.1 * divergence).mean()
 
     @jax.jit
@@ -124,12 +156,16 @@ def main():
         for name, readout in READOUTS.items():
             start = time.perf_counter()
             weights = train(readout, images, crossings, progress)
-            read = jax.jit(lambda weights, images, readout=readout: readout(heatmaps(weights, images)))
+            read = jax.jit(
+                lambda weights, images, readout=readout: readout(heatmaps(weights, images))
+            )
             found[name] = np.stack([read(weights, unseen + level * noise) for level in NOISES])
             seconds[name] = time.perf_counter() - start
     errors = {name: np.linalg.norm(points - targets, axis=-1) for name, points in found.items()}
     print(f"median error in pixels, {TEST} patches of 4 photographs that were not learnt from")
-    print(f"{'noise':16}" + "".join(f"{level:8g}" for level in NOISES) + f"{'90 %':>10}{'seconds':>9}")
+    print(
+        f"{'noise':16}" + "".join(f"{level:8g}" for level in NOISES) + f"{'90 %':>10}{'seconds':>9}"
+    )
     for name, error in errors.items():
         medians = "".join(f"{value:8.3f}" for value in np.median(error, 1))
         print(f"{name:16}{medians}{np.quantile(error[0], 0.9):10.3f}{seconds[name]:9.1f}")
@@ -142,7 +178,9 @@ def plot(unseen, targets, found, errors):
     parts: Any = figure.subfigures(1, 2, width_ratios=[1.2, 1])
     left, right = parts
     left.suptitle(f"patches of unseen photographs, true (circle) and found by {best} (cross)")
-    for axes, image, true, point in zip(left.subplots(3, 4).flat, unseen, targets, found[best][0], strict=False):
+    for axes, image, true, point in zip(
+        left.subplots(3, 4).flat, unseen, targets, found[best][0], strict=False
+    ):
         axes.imshow(image, cmap="gray", vmin=0, vmax=1)
         axes.plot(*true[::-1], "o", ms=12, mfc="none", color="tab:orange")
         axes.plot(*point[::-1], "x", ms=7, color="tab:cyan")

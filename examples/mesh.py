@@ -36,19 +36,27 @@ def value_and_pullback(choose):
 def largest_moved(program: str, collectives: str) -> int:
     """Entries of the largest array that one of the collectives moves in the compiled program, on one device."""
     lines = re.findall(rf"= (.+?) (?:{collectives})(?:-start)?\(", program)
-    shapes = [re.findall(r"\d+", shape) for line in lines for shape in re.findall(r"\[([\d,]*)\]", line)]
+    shapes = [
+        re.findall(r"\d+", shape) for line in lines for shape in re.findall(r"\[([\d,]*)\]", line)
+    ]
     return max((math.prod(int(n) for n in shape) for shape in shapes), default=0)
 
 
 def main() -> None:
     jax.config.update("jax_num_cpu_devices", 8)
-    mesh = jax.make_mesh((2, 4), ("batch", "vocabulary"), axis_types=(AxisType.Auto,) * 2)  # a sort refuses an explicit one
+    mesh = jax.make_mesh(
+        (2, 4), ("batch", "vocabulary"), axis_types=(AxisType.Auto,) * 2
+    )  # a sort refuses an explicit one
     sharding = NamedSharding(mesh, P("batch", "vocabulary"))
     scores = jax.device_put(jax.random.normal(jax.random.key(0), (16, 8192)), sharding)
     cotangent = jax.device_put(jax.random.normal(jax.random.key(1), (16, 8192)), sharding)
 
-    print(f"scores {scores.shape} as {sharding.spec} on {mesh.size} devices: {scores.size // mesh.size} entries on each")
-    print(f"{'':26}{'keeps the sharding':20}{'largest sum over devices':26}largest array gathered or moved")
+    print(
+        f"scores {scores.shape} as {sharding.spec} on {mesh.size} devices: {scores.size // mesh.size} entries on each"
+    )
+    print(
+        f"{'':26}{'keeps the sharding':20}{'largest sum over devices':26}largest array gathered or moved"
+    )
     for name, choose in CHOICES.items():
         compiled = jax.jit(value_and_pullback(choose)).lower(scores, cotangent).compile()
         outputs, program = compiled(scores, cotangent), compiled.as_text() or ""

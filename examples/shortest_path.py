@@ -39,7 +39,10 @@ def path_in_jax(scores):
 @sx.host_oracle
 def path_in_numpy(scores):
     """The same for rows `[rows, 40]`: the best sum up to each cell, then back from the last one."""
-    cells, best, mask = (np.tile(x, (len(scores), 1, 1)) for x in (GRID, np.full((10, 10), -np.inf), np.zeros((9, 9))))
+    cells, best, mask = (
+        np.tile(x, (len(scores), 1, 1))
+        for x in (GRID, np.full((10, 10), -np.inf), np.zeros((9, 9)))
+    )
     cells[:, ROWS, COLUMNS], best[:, 0, 1] = scores, 0
     for r, c in np.ndindex(9, 9):
         best[:, r + 1, c + 1] = cells[:, r, c] + np.maximum(best[:, r, c + 1], best[:, r + 1, c])
@@ -55,7 +58,11 @@ def instances(seed):
     """Features `[2000, 5]` and costs `[2000, 40]`; the test set comes last."""
     rs = np.random.RandomState(seed)
     mixing, x = rs.binomial(1, 0.5, (40, 5)), rs.normal(0, 1, (TRAIN + TEST, 5))
-    costs = ((x @ mixing.T / np.sqrt(5) + 3) ** DEGREE + 1) / 3.5**DEGREE * rs.uniform(0.5, 1.5, (TRAIN + TEST, 40))
+    costs = (
+        ((x @ mixing.T / np.sqrt(5) + 3) ** DEGREE + 1)
+        / 3.5**DEGREE
+        * rs.uniform(0.5, 1.5, (TRAIN + TEST, 40))
+    )
     order = np.roll(np.random.RandomState(seed).permutation(TRAIN + TEST), -TEST)
     return x[order].astype(np.float32), costs[order].astype(np.float32)
 
@@ -71,7 +78,9 @@ def losses(oracle):
     for count in (1, 8):
         loss = sx.fenchel_young_loss(sx.perturbed(oracle, num_samples=count))
         each = jax.vmap(lambda scores, path, key, loss=loss: loss(scores, path, key=key))
-        table[f"perturbed Fenchel-Young, N = {count}"] = lambda scores, true, paths, keys, each=each: each(scores, paths, keys)
+        table[f"perturbed Fenchel-Young, N = {count}"] = (
+            lambda scores, true, paths, keys, each=each: each(scores, paths, keys)
+        )
     return table
 
 
@@ -93,11 +102,17 @@ def train(name, loss, x, costs, paths):
     @jax.vmap  # over the seeds
     def epoch(state, x, costs, paths, key):
         batches = jax.random.permutation(key, TRAIN)[: TRAIN // BATCH * BATCH].reshape(-1, BATCH)
-        return jax.lax.scan(step, state, (x[batches], costs[batches], paths[batches], jax.random.split(key, batches.shape)))[0]
+        return jax.lax.scan(
+            step,
+            state,
+            (x[batches], costs[batches], paths[batches], jax.random.split(key, batches.shape)),
+        )[0]
 
     parameters = jnp.zeros((SEEDS, 5, 40)), jnp.zeros((SEEDS, 40))
     state = parameters, jax.vmap(OPTIMIZER.init)(parameters)
-    for keys in tqdm(jax.random.split(jax.random.key(0), (EPOCHS, SEEDS)), desc=f"{name:32}", unit="epoch"):
+    for keys in tqdm(
+        jax.random.split(jax.random.key(0), (EPOCHS, SEEDS)), desc=f"{name:32}", unit="epoch"
+    ):
         state = epoch(state, x, costs, paths, keys)
     return jax.block_until_ready(state[0])
 
@@ -109,37 +124,62 @@ def plot(costs, paths):
     for k, panel in enumerate(panels):
         for a, (r, c) in enumerate(zip(ROWS, COLUMNS, strict=True)):
             x, y = np.array([c - c % 2, c + c % 2]) / 2, np.array([r - r % 2, r + r % 2]) / 2
-            panel.plot(x, y, color=plt.colormaps["Greys"](costs[k, a] / costs[k].max()), linewidth=9, zorder=0)
+            panel.plot(
+                x,
+                y,
+                color=plt.colormaps["Greys"](costs[k, a] / costs[k].max()),
+                linewidth=9,
+                zorder=0,
+            )
             for shift, color, choice in zip(
-                (-0.06, 0, 0.06), ("limegreen", "orange", "deepskyblue"), paths.values(), strict=True
+                (-0.06, 0, 0.06),
+                ("limegreen", "orange", "deepskyblue"),
+                paths.values(),
+                strict=True,
             ):
                 if choice[k, a]:
                     panel.plot(x + shift, y + shift, color=color, linewidth=2.5)
         totals = [f"{name}: {(costs[k] * choice[k]).sum():.2f}" for name, choice in paths.items()]
         panel.set(title="\n".join(totals), xticks=[], yticks=[], ylim=(4.3, -0.3), aspect="equal")
     handles = [Line2D([], [], color=color) for color in ("limegreen", "orange", "deepskyblue")]
-    figure.legend(handles, list(paths), loc="outside lower center", ncols=3, title="dark arcs are expensive; from top left")
+    figure.legend(
+        handles,
+        list(paths),
+        loc="outside lower center",
+        ncols=3,
+        title="dark arcs are expensive; from top left",
+    )
     PLOT.parent.mkdir(exist_ok=True)
     figure.savefig(PLOT, dpi=100)
 
 
 def main():
     start, oracle = time.perf_counter(), path_in_numpy if "--host" in sys.argv else path_in_jax
-    data = [jnp.asarray(np.stack(arrays)) for arrays in zip(*map(instances, range(SEEDS)), strict=True)]
+    data = [
+        jnp.asarray(np.stack(arrays)) for arrays in zip(*map(instances, range(SEEDS)), strict=True)
+    ]
     (x, test_x), (costs, test_costs) = (jnp.split(array, [TRAIN], axis=1) for array in data)
     solve = jax.jit(jax.vmap(jax.vmap(oracle)))
-    parameters, seconds, chosen = {"least squares": jax.vmap(least_squares)(x, costs)}, {}, {"shortest": solve(-test_costs)}
+    parameters, seconds, chosen = (
+        {"least squares": jax.vmap(least_squares)(x, costs)},
+        {},
+        {"shortest": solve(-test_costs)},
+    )
     for name, loss in losses(oracle).items():
         begin = time.perf_counter()
         parameters[name] = train(name, loss, x, costs, solve(-costs))
         seconds[name] = time.perf_counter() - begin
-    print(f"{'regret, mean ± deviation of ' + str(SEEDS) + ' seeds':34}{'ours':>15}{'published':>12}{'seconds':>9}")
+    print(
+        f"{'regret, mean ± deviation of ' + str(SEEDS) + ' seeds':34}{'ours':>15}{'published':>12}{'seconds':>9}"
+    )
     best = (test_costs * chosen["shortest"]).sum((1, 2))
     for name, p in parameters.items():
         chosen[name] = solve(-jax.vmap(predict)(p, test_x))
         regret = (test_costs * chosen[name]).sum((1, 2)) / best - 1
         published = f"{PUBLISHED[name]:.4f}" if name in PUBLISHED else ""
-        print(f"{name:34}{regret.mean():.4f} ± {regret.std():.4f}{published:>12}{seconds.get(name, 0):>9.1f}")
+        print(
+            f"{name:34}{regret.mean():.4f} ± {regret.std():.4f}{published:>12}{seconds.get(name, 0):>9.1f}"
+        )
     shown = ("shortest", "least squares", "perturbed Fenchel-Young, N = 8")
     plot(np.asarray(test_costs[0, :4]), {name: np.asarray(chosen[name][0, :4]) for name in shown})
     print(f"{PLOT}\n{time.perf_counter() - start:.0f} seconds")

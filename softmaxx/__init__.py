@@ -1,33 +1,43 @@
 """Differentiable argmax for JAX: choices, oracles, readouts and perturbed optimisers."""
 
-from softmaxx._background import expm1_softmax
-from softmaxx._capped import soft_top_k
-from softmaxx._coordinate_loss import coordinate_loss
-from softmaxx._entmax_loss import entmax_loss, sparsemax_loss
-from softmaxx._estimators import identity_gradient, interpolated, straight_through
-from softmaxx._expect import expected_covariance, expected_index, expected_spread
-from softmaxx._gaussian import gaussian_heatmap
-from softmaxx._gumbel import gumbel_rao, gumbel_softmax, gumbel_top_k, hard_gumbel_softmax, reinmax
-from softmaxx._heatmap_losses import js_to_gaussian, kl_to_gaussian, variance_loss
-from softmaxx._host import host_oracle
-from softmaxx._implicit_mle import adaptive_strength, implicit_mle, sum_of_gamma
-from softmaxx._linear_loss import linear_entmax_loss
-from softmaxx._local import local_argmax
-from softmaxx._losses import fenchel_young_loss, spo_plus_loss
-from softmaxx._maps import threshold_map
-from softmaxx._noise import Noise, gumbel, laplace, log_normal, logistic, normal
-from softmaxx._oracles import one_hot_argmax, row_oracle, top_k_mask
-from softmaxx._paths import best_grid_path
-from softmaxx._peaks import Peaks, find_peaks
-from softmaxx._perturb import perturbed, standard_error
-from softmaxx._perturbed_argmax import perturbed_argmax
-from softmaxx._positions import pixel_positions, unit_positions
-from softmaxx._ranking import expected_ranking, ranking
-from softmaxx._regularize import entropic, euclidean, regularized, tsallis
-from softmaxx._sampling import Sampler, antithetic, independent, latin_hypercube, sobol
-from softmaxx._simplex import entmax, softmax, sparsemax
-from softmaxx._soft_argmax import soft_argmax, sparse_argmax
-from softmaxx._types import SmoothMax
+from softmaxx._src.choices.expm1_softmax import expm1_softmax
+from softmaxx._src.choices.simplex import entmax, softmax, sparsemax
+from softmaxx._src.choices.soft_top_k import soft_top_k
+from softmaxx._src.choices.threshold_map import threshold_map
+from softmaxx._src.core.types import SmoothMax
+from softmaxx._src.estimators.adaptive_strength import adaptive_strength
+from softmaxx._src.estimators.gumbel_rao import gumbel_rao
+from softmaxx._src.estimators.gumbel_softmax import gumbel_softmax, hard_gumbel_softmax
+from softmaxx._src.estimators.gumbel_top_k import gumbel_top_k
+from softmaxx._src.estimators.identity_gradient import identity_gradient
+from softmaxx._src.estimators.implicit_mle import implicit_mle
+from softmaxx._src.estimators.interpolated import interpolated
+from softmaxx._src.estimators.reinmax import reinmax
+from softmaxx._src.estimators.straight_through import straight_through
+from softmaxx._src.estimators.sum_of_gamma import sum_of_gamma
+from softmaxx._src.losses.coordinate_loss import coordinate_loss
+from softmaxx._src.losses.entmax_loss import entmax_loss, sparsemax_loss
+from softmaxx._src.losses.gaussian_heatmap import gaussian_heatmap
+from softmaxx._src.losses.heatmap_losses import js_to_gaussian, kl_to_gaussian, variance_loss
+from softmaxx._src.losses.linear_entmax_loss import linear_entmax_loss
+from softmaxx._src.losses.structured import fenchel_young_loss, spo_plus_loss
+from softmaxx._src.noise.noises import Noise, gumbel, laplace, log_normal, logistic, normal
+from softmaxx._src.noise.samplers import Sampler, antithetic, independent, latin_hypercube, sobol
+from softmaxx._src.oracles.best_grid_path import best_grid_path
+from softmaxx._src.oracles.host_oracle import host_oracle
+from softmaxx._src.oracles.ranking import ranking
+from softmaxx._src.oracles.row_oracle import row_oracle
+from softmaxx._src.oracles.vertices import one_hot_argmax, top_k_mask
+from softmaxx._src.order.expected_ranking import expected_ranking
+from softmaxx._src.readouts.find_peaks import Peaks, find_peaks
+from softmaxx._src.readouts.local_argmax import local_argmax
+from softmaxx._src.readouts.moments import expected_covariance, expected_index, expected_spread
+from softmaxx._src.readouts.perturbed_argmax import perturbed_argmax
+from softmaxx._src.readouts.positions import pixel_positions, unit_positions
+from softmaxx._src.readouts.soft_argmax import soft_argmax, sparse_argmax
+from softmaxx._src.smoothings.perturbed import perturbed, standard_error
+from softmaxx._src.smoothings.regularized import regularized
+from softmaxx._src.smoothings.tsallis import entropic, euclidean, tsallis
 
 __version__ = "0.1.0"
 

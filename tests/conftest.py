@@ -26,7 +26,10 @@ def pytest_collection_modifyitems(items):
 
 def pytest_runtest_teardown(item, nextitem):
     """Forgets what was compiled for the tests of a file or a contract: a process may not map more than some 10,000 programs."""
-    if nextitem is not None and (item.module, _contract(item)) != (nextitem.module, _contract(nextitem)):
+    if nextitem is not None and (item.module, _contract(item)) != (
+        nextitem.module,
+        _contract(nextitem),
+    ):
         jax.clear_caches()
 
 

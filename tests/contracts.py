@@ -26,7 +26,9 @@ def entmax_by_bisection(z: np.ndarray, alpha: float) -> np.ndarray:
     z = (alpha - 1) * (z - z.max())
     low, high = -1.0, 0.0
     while low < (tau := (low + high) / 2) < high:
-        low, high = (tau, high) if (np.maximum(z - tau, 0) ** (1 / (alpha - 1))).sum() > 1 else (low, tau)
+        low, high = (
+            (tau, high) if (np.maximum(z - tau, 0) ** (1 / (alpha - 1))).sum() > 1 else (low, tau)
+        )
     p = np.maximum(z - low, 0) ** (1 / (alpha - 1))
     return p / p.sum()
 
@@ -79,11 +81,23 @@ class Contract(NamedTuple):
 
 
 def _choice(name: str, apply: Callable, alpha: float) -> Contract:
-    return Contract(name, apply, partial(reference_choice, alpha=alpha), partial(reference_jacobian, alpha=alpha), alpha)
+    return Contract(
+        name,
+        apply,
+        partial(reference_choice, alpha=alpha),
+        partial(reference_jacobian, alpha=alpha),
+        alpha,
+    )
 
 
 def _readout(name: str, apply: Callable, alpha: float) -> Contract:
-    return Contract(name, apply, partial(reference_index, alpha=alpha), partial(reference_index_gradient, alpha=alpha), alpha)
+    return Contract(
+        name,
+        apply,
+        partial(reference_index, alpha=alpha),
+        partial(reference_index_gradient, alpha=alpha),
+        alpha,
+    )
 
 
 def any_alpha(alpha: float) -> Callable:
@@ -108,7 +122,13 @@ SMOOTH = CHOICES + READOUTS
 # Other values of α: the same code paths, so values and derivatives only; so too where an offset of the scores or the place of a
 # window changes the result.
 VARIANTS = [
-    Contract("expm1_softmax", sx.expm1_softmax, partial(reference_expm1), partial(reference_expm1_jacobian), 1.0),
+    Contract(
+        "expm1_softmax",
+        sx.expm1_softmax,
+        partial(reference_expm1),
+        partial(reference_expm1_jacobian),
+        1.0,
+    ),
     _choice("expm1_softmax-no-background", partial(sx.expm1_softmax, background=-jnp.inf), 1.0),
     _readout("local_argmax-of-all", partial(sx.local_argmax, window=10**6), 1.0),
     _choice("entmax-1.25", partial(sx.entmax, alpha=1.25), 1.25),
@@ -120,11 +140,15 @@ VARIANTS = [
 ]
 
 
-def scores_of(shape: tuple[int, ...], *, dtype: Any = np.float64, scale: float = 1.0, seed: int = 0) -> jax.Array:
+def scores_of(
+    shape: tuple[int, ...], *, dtype: Any = np.float64, scale: float = 1.0, seed: int = 0
+) -> jax.Array:
     return jnp.asarray(np.random.RandomState(seed).randn(*shape) * scale, dtype)
 
 
-def reference_of(contract: Contract, scores, *, axis: int = -1, temperature: Any = 1.0) -> np.ndarray:
+def reference_of(
+    contract: Contract, scores, *, axis: int = -1, temperature: Any = 1.0
+) -> np.ndarray:
     """The reference slice by slice, along any axis."""
     z = np.asarray(scores, np.float64) / np.asarray(temperature, np.float64)
     return np.apply_along_axis(contract.value, axis, z)
@@ -153,7 +177,11 @@ def assert_mean(estimate: Callable[[jax.Array], jax.Array], expected: Any) -> No
     """The mean over independent keys is within five of its own standard errors of the expected value."""
     draws = np.asarray(jax.jit(jax.vmap(estimate))(KEYS))
     error = draws.std(0, ddof=1) / np.sqrt(len(KEYS))
-    assert (np.abs(draws.mean(0) - expected) <= 5 * error + 1e-12).all(), (draws.mean(0), expected, error)
+    assert (np.abs(draws.mean(0) - expected) <= 5 * error + 1e-12).all(), (
+        draws.mean(0),
+        expected,
+        error,
+    )
 
 
 # The instance that perturbed answers are tested on: with Gumbel noise their means are known.

@@ -15,12 +15,14 @@ import optax
 import pytest
 
 import softmaxx as sx
-from softmaxx._estimators import _centred_and_normalised
+from softmaxx._src.estimators.identity_gradient import _centred_and_normalised
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 FUNCTIONS = [name for name in sx.__all__ if inspect.isfunction(getattr(sx, name))]
-DOCUMENTED = [name for name in sx.__all__ if not isinstance(getattr(sx, name), sx.Noise | sx.Sampler)]
+DOCUMENTED = [
+    name for name in sx.__all__ if not isinstance(getattr(sx, name), sx.Noise | sx.Sampler)
+]
 POSITIONAL = {
     *("scores", "targets", "choice", "oracle", "phi", "smooth", "fn", "alpha", "k"),
     *("argmax", "penalty", "hard", "soft", "features", "weights", "labels"),
@@ -50,7 +52,9 @@ def test_the_public_names_are_all_there_is():
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_arrays_are_positional_and_the_rest_is_keyword_only(name):
     parameters = inspect.signature(getattr(sx, name)).parameters
-    positional = [one for one, p in parameters.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    positional = [
+        one for one, p in parameters.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY
+    ]
     assert set(positional) <= POSITIONAL
     assert len(positional) == SEVERAL.get(name, 1)
     assert "rng" not in parameters
@@ -58,7 +62,11 @@ def test_arrays_are_positional_and_the_rest_is_keyword_only(name):
 
 def test_the_signatures_are_those_of_the_contract():
     defaults = {
-        name: {p.name: p.default for p in inspect.signature(getattr(sx, name)).parameters.values() if p.kind is p.KEYWORD_ONLY}
+        name: {
+            p.name: p.default
+            for p in inspect.signature(getattr(sx, name)).parameters.values()
+            if p.kind is p.KEYWORD_ONLY
+        }
         for name in FUNCTIONS
     }
     empty = inspect.Parameter.empty
@@ -81,8 +89,21 @@ def test_the_signatures_are_those_of_the_contract():
         "soft_argmax": {**choice, "positions": None},
         "sparse_argmax": {"alpha": 2.0, **choice, "positions": None},
         "perturbed_argmax": {"key": empty, **draws, "axis": -1, "where": None, "positions": None},
-        "local_argmax": {"window": empty, "choice": sx.softmax, "weight": None, **choice, "positions": None},
-        "find_peaks": {"count": empty, "window": empty, **maxima, "choice": sx.softmax, **choice, "positions": None},
+        "local_argmax": {
+            "window": empty,
+            "choice": sx.softmax,
+            "weight": None,
+            **choice,
+            "positions": None,
+        },
+        "find_peaks": {
+            "count": empty,
+            "window": empty,
+            **maxima,
+            "choice": sx.softmax,
+            **choice,
+            "positions": None,
+        },
         "pixel_positions": {"origin": 0.0},
         "unit_positions": {"align_corners": False, "interval": (-1.0, 1.0)},
         "coordinate_loss": {"penalty": None, "where": None},
@@ -159,11 +180,16 @@ def test_the_readme_code_runs_and_prints_what_it_says(capsys):
     assert printed.startswith("[0. 0. 0. 0.] 1.45")
     assert "[[12. 40.] [12. 40.]]" in printed
     assert "[14.5 14.5]" in printed
-    assert "[[1. 0.] [0. 1.]] [31.35 31.41] [12.3 20.7] [[12.3 20.7] [40.6 33.2] [ 0. 0. ]] [ True True False]" in printed
+    assert (
+        "[[1. 0.] [0. 1.]] [31.35 31.41] [12.3 20.7] [[12.3 20.7] [40.6 33.2] [ 0. 0. ]] [ True True False]"
+        in printed
+    )
     assert printed.endswith("0.0123")
     assert np.isfinite(scope["steps"]).all()
     np.testing.assert_allclose(scope["depth"], 120 / 7.4, rtol=1e-3)
-    np.testing.assert_allclose(scope["slope"], scope["best"] - scope["paths"].argmax(-scope["costs"], key=scope["key"]))
+    np.testing.assert_allclose(
+        scope["slope"], scope["best"] - scope["paths"].argmax(-scope["costs"], key=scope["key"])
+    )
     np.testing.assert_allclose(scope["means"].sum(), 10, rtol=1e-6)
     np.testing.assert_allclose(scope["metres"], [[12 * 2 / 47, 40 / 63]] * 2, rtol=1e-6)
     assert np.isfinite(scope["alpha_slope"]).all()
@@ -178,7 +204,9 @@ def test_recipe_without_a_shift_is_nan_where_soft_argmax_is_right():
     beta = 1000.0
 
     def pasted(x):
-        return (jnp.arange(4.0, dtype=np.float32) * jnp.exp(beta * x)).sum() / jnp.exp(beta * x).sum()
+        return (jnp.arange(4.0, dtype=np.float32) * jnp.exp(beta * x)).sum() / jnp.exp(
+            beta * x
+        ).sum()
 
     assert np.isnan(pasted(SCORES))
     assert sx.soft_argmax(SCORES, temperature=1 / beta) == 1
@@ -208,7 +236,9 @@ def test_recipe_by_sign_has_no_gradient_and_several_ones():
 
 
 def test_recipe_of_categories_sees_a_wrong_class_that_an_index_loss_does_not():
-    between = jnp.array([0.0, 9.0, 0.0, 0.0, 0.0, 9.0, 0.0])  # unsure between 1 and 5; the label is 3
+    between = jnp.array(
+        [0.0, 9.0, 0.0, 0.0, 0.0, 9.0, 0.0]
+    )  # unsure between 1 and 5; the label is 3
     assert abs(sx.soft_argmax(between) - 3) < 1e-3
     assert optax.softmax_cross_entropy_with_integer_labels(between, 3) > 9
     slope = jax.grad(lambda x: optax.softmax_cross_entropy_with_integer_labels(x, 3))(between)
@@ -219,7 +249,17 @@ def test_recipe_of_categories_sees_a_wrong_class_that_an_index_loss_does_not():
 
 
 def test_the_wheel_holds_the_package_alone_and_imports(tmp_path):
-    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    wheel = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(tmp_path),
+        str(ROOT),
+    ]
     subprocess.run(wheel, check=True, timeout=240)
     (built,) = tmp_path.glob("softmaxx-*.whl")
     names = zipfile.ZipFile(built).namelist()
@@ -241,6 +281,11 @@ def test_the_wheel_holds_the_package_alone_and_imports(tmp_path):
 def test_import_costs_little_more_than_jax():
     code = "import time, jax, jax.numpy; t = time.perf_counter(); import softmaxx; print(time.perf_counter() - t)"
     best = min(
-        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) for _ in range(3)
+        float(
+            subprocess.run(
+                [sys.executable, "-c", code], check=True, capture_output=True, text=True
+            ).stdout
+        )
+        for _ in range(3)
     )
     assert best <= 0.3

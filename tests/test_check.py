@@ -27,8 +27,13 @@ SCORED: dict[str, Callable] = {
     "sparse_argmax": sx.sparse_argmax,
     "perturbed_argmax": perturbed_argmax,
 }
-READING: dict[str, Callable] = {"expected_index": sx.expected_index, "expected_spread": sx.expected_spread}
-WITH_POSITIONS = READING | {name: SCORED[name] for name in ["soft_argmax", "sparse_argmax", "perturbed_argmax"]}
+READING: dict[str, Callable] = {
+    "expected_index": sx.expected_index,
+    "expected_spread": sx.expected_spread,
+}
+WITH_POSITIONS = READING | {
+    name: SCORED[name] for name in ["soft_argmax", "sparse_argmax", "perturbed_argmax"]
+}
 named = pytest.mark.parametrize("name", [*SCORED, *READING])
 
 
@@ -70,10 +75,14 @@ def test_axis(name):
         with pytest.raises(error, match=f"^{name}: {said}"):
             function(name)(X, axis=axis)
     with pytest.raises(
-        ValueError, match=f"^{name}: axis=-1 is out of range for the shape \\(\\); pass an array of at least one"
+        ValueError,
+        match=f"^{name}: axis=-1 is out of range for the shape \\(\\); pass an array of at least one",
     ):
         function(name)(jnp.asarray(1.0))
-    with pytest.raises(TypeError, match=f"^{name}: axis is traced; .* functools.partial\\(softmaxx.{name}, axis=0\\)"):
+    with pytest.raises(
+        TypeError,
+        match=f"^{name}: axis is traced; .* functools.partial\\(softmaxx.{name}, axis=0\\)",
+    ):
         jax.jit(lambda axis: function(name)(X, axis=axis))(0)
     with pytest.raises(ValueError, match=f"^{name}: axis 1 of the shape \\(2, 0\\) is empty"):
         function(name)(jnp.zeros((2, 0)))
@@ -82,12 +91,16 @@ def test_axis(name):
 @pytest.mark.parametrize("name", SCORED)
 def test_where(name):
     with pytest.raises(
-        ValueError, match=f"{name}: where has shape \\(4,\\); pass one that broadcasts to the scores' \\(2, 3\\)"
+        ValueError,
+        match=f"{name}: where has shape \\(4,\\); pass one that broadcasts to the scores' \\(2, 3\\)",
     ):
         function(name)(X, where=np.ones(4, bool))
     with pytest.raises(ValueError, match=f"{name}: where has shape \\(5, 2, 3\\)"):
         function(name)(X, where=np.ones((5, 2, 3), bool))
-    with pytest.raises(TypeError, match=f"{name}: where has dtype int64; pass booleans, for numbers where=numbers != 0"):
+    with pytest.raises(
+        TypeError,
+        match=f"{name}: where has dtype int64; pass booleans, for numbers where=numbers != 0",
+    ):
         function(name)(X, where=np.ones(3, int))
     with pytest.raises(TypeError, match=f"{name}: where is a list; pass an array of booleans"):
         function(name)(X, where=[True, False, True])
@@ -95,14 +108,27 @@ def test_where(name):
 
 @pytest.mark.parametrize(
     ("name", "hyper", "least"),
-    [(name, "temperature", 0) for name in ["softmax", "sparsemax", "entmax", "soft_argmax", "sparse_argmax"]]
+    [
+        (name, "temperature", 0)
+        for name in ["softmax", "sparsemax", "entmax", "soft_argmax", "sparse_argmax"]
+    ]
     + [("entmax", "alpha", 1), ("sparse_argmax", "alpha", 1), ("perturbed_argmax", "sigma", 0)],
 )
 def test_temperature_alpha_and_sigma(name, hyper, least):
-    for wrong in [jnp.ones(4), jnp.ones((2, 3)), jnp.ones(3), jnp.ones((5, 2, 1))]:  # one for each choice is [2, 1]
-        with pytest.raises(ValueError, match=f"{name}: {hyper} has shape .* one for each choice, broadcastable to \\(2, 1\\)"):
+    for wrong in [
+        jnp.ones(4),
+        jnp.ones((2, 3)),
+        jnp.ones(3),
+        jnp.ones((5, 2, 1)),
+    ]:  # one for each choice is [2, 1]
+        with pytest.raises(
+            ValueError,
+            match=f"{name}: {hyper} has shape .* one for each choice, broadcastable to \\(2, 1\\)",
+        ):
             function(name)(X, **{hyper: wrong})
-    with pytest.raises(ValueError, match=f"^{name}: {hyper}=-1 is below {least}; pass {hyper} >= {least}"):
+    with pytest.raises(
+        ValueError, match=f"^{name}: {hyper}=-1 is below {least}; pass {hyper} >= {least}"
+    ):
         function(name)(X, **{hyper: -1.0})
     for wrong in ["1", None, 1j]:
         with pytest.raises(TypeError, match=f"^{name}: {hyper} (is a|has dtype)"):
@@ -110,11 +136,15 @@ def test_temperature_alpha_and_sigma(name, hyper, least):
 
 
 @pytest.mark.parametrize(
-    ("given", "remedy"), [((2,), "[..., None, None, None]"), ((4,), "[..., None, None]"), ((2, 4), "[..., None, None]")]
+    ("given", "remedy"),
+    [((2,), "[..., None, None, None]"), ((4,), "[..., None, None]"), ((2, 4), "[..., None, None]")],
 )
 def test_the_remedy_for_one_alpha_per_head(given, remedy):
     with pytest.raises(
-        ValueError, match=re.escape(f"broadcastable to (2, 4, 5, 1), the scores' shape with 1 along the axis, alpha{remedy}")
+        ValueError,
+        match=re.escape(
+            f"broadcastable to (2, 4, 5, 1), the scores' shape with 1 along the axis, alpha{remedy}"
+        ),
     ):
         sx.entmax(jnp.ones((2, 4, 5, 3)), alpha=jnp.ones(given))
     sx.entmax(jnp.ones((2, 4, 5, 3)), alpha=eval(f"alpha{remedy}", {"alpha": jnp.ones(given)}))
@@ -122,11 +152,22 @@ def test_the_remedy_for_one_alpha_per_head(given, remedy):
 
 @pytest.mark.parametrize("name", WITH_POSITIONS)
 def test_positions(name):
-    for wrong in [jnp.ones(4), jnp.ones((3, 3)), jnp.ones((2, 1)), jnp.ones(()), jnp.ones((1, 2, 3))]:
-        with pytest.raises(ValueError, match=f"^{name}: positions of axis 1 have shape .*; pass \\(3,\\)"):
+    for wrong in [
+        jnp.ones(4),
+        jnp.ones((3, 3)),
+        jnp.ones((2, 1)),
+        jnp.ones(()),
+        jnp.ones((1, 2, 3)),
+    ]:
+        with pytest.raises(
+            ValueError, match=f"^{name}: positions of axis 1 have shape .*; pass \\(3,\\)"
+        ):
             function(name)(X, positions=wrong)
     for wrong in [jnp.ones(3), (jnp.ones(2),), (jnp.ones(2), jnp.ones(3), jnp.ones(3))]:
-        with pytest.raises(ValueError, match=f"^{name}: positions is a .*; pass a tuple of 2 arrays, one for each axis"):
+        with pytest.raises(
+            ValueError,
+            match=f"^{name}: positions is a .*; pass a tuple of 2 arrays, one for each axis",
+        ):
             function(name)(X, axis=(0, 1), positions=wrong)
     with pytest.raises(TypeError, match=f"^{name}: positions is a list; pass an array"):
         function(name)(X, positions=[1.0, 2.0, 3.0])
@@ -138,24 +179,37 @@ def test_num_samples():
         (lambda _, **kw: sx.perturbed(sx.one_hot_argmax, **kw), "perturbed"),
     ]:
         for wrong in [0, -3]:
-            with pytest.raises(ValueError, match=f"^{name}: num_samples={wrong} draws nothing; pass num_samples >= 1"):
+            with pytest.raises(
+                ValueError,
+                match=f"^{name}: num_samples={wrong} draws nothing; pass num_samples >= 1",
+            ):
                 call(X, num_samples=wrong)
         for wrong in [2.0, "8", None]:
-            with pytest.raises(TypeError, match=f"^{name}: num_samples=.* is not an int; it fixes a shape"):
+            with pytest.raises(
+                TypeError, match=f"^{name}: num_samples=.* is not an int; it fixes a shape"
+            ):
                 call(X, num_samples=wrong)
 
 
 def test_key():
     smooth = sx.perturbed(sx.one_hot_argmax, num_samples=2)
-    for call, name in [(sx.perturbed_argmax, "perturbed_argmax"), (smooth.argmax, "perturbed"), (smooth.value, "perturbed")]:
+    for call, name in [
+        (sx.perturbed_argmax, "perturbed_argmax"),
+        (smooth.argmax, "perturbed"),
+        (smooth.value, "perturbed"),
+    ]:
         with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'key'"):
             call(X)  # pyright: ignore[reportCallIssue]
         for wrong in [None, 0, "seed"]:
-            with pytest.raises(TypeError, match=f"^{name}: key is a .*; pass key=jax.random.key\\(seed\\)"):
+            with pytest.raises(
+                TypeError, match=f"^{name}: key is a .*; pass key=jax.random.key\\(seed\\)"
+            ):
                 call(X, key=wrong)
         with pytest.raises(TypeError, match=f"^{name}: key has dtype float64, that is no key"):
             call(X, key=jnp.ones(2))
-        with pytest.raises(ValueError, match=f"^{name}: key has shape \\(3,\\).* for several use jax.vmap"):
+        with pytest.raises(
+            ValueError, match=f"^{name}: key has shape \\(3,\\).* for several use jax.vmap"
+        ):
             call(X, key=jax.random.split(KEY, 3))
         assert call(X, key=jax.random.PRNGKey(0)).dtype == jnp.float64  # the older kind of key
 
@@ -164,7 +218,8 @@ def test_sigma_of_perturbed():
     with pytest.raises(ValueError, match=r"^perturbed: sigma=-1 is below 0; pass sigma >= 0"):
         sx.perturbed(sx.one_hot_argmax, sigma=-1.0)
     with pytest.raises(
-        ValueError, match="perturbed: sigma has shape \\(4,\\); pass one that broadcasts to the scores' \\(2, 3\\)"
+        ValueError,
+        match="perturbed: sigma has shape \\(4,\\); pass one that broadcasts to the scores' \\(2, 3\\)",
     ):
         sx.perturbed(sx.one_hot_argmax, sigma=jnp.ones(4)).argmax(X, key=KEY)
 
@@ -172,26 +227,45 @@ def test_sigma_of_perturbed():
 def test_noise_and_oracle_of_perturbed():
     for wrong, said in [("gumbel", "'gumbel'"), (None, "None"), (jax.random.normal, "a function")]:
         for name, call in [("perturbed", sx.perturbed), ("perturbed_argmax", perturbed_argmax)]:
-            with pytest.raises(TypeError, match=f"^{name}: noise is {said}; pass sx.normal, sx.gumbel or sx.Noise"):
+            with pytest.raises(
+                TypeError, match=f"^{name}: noise is {said}; pass sx.normal, sx.gumbel or sx.Noise"
+            ):
                 call(sx.one_hot_argmax if name == "perturbed" else X, noise=wrong)
     short = sx.normal._replace(quantile=lambda u: u[:3])
-    with pytest.raises(ValueError, match=r"noise.quantile returned the shape \(3, 6\); return the shape asked for, \(8, 6\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"noise.quantile returned the shape \(3, 6\); return the shape asked for, \(8, 6\)",
+    ):
         sx.perturbed(sx.one_hot_argmax, noise=short, num_samples=8).argmax(X, key=KEY)
-    with pytest.raises(TypeError, match=r"perturbed: sampler is 'sobol'; pass sx.independent, sx.sobol or sx.Sampler"):
+    with pytest.raises(
+        TypeError,
+        match=r"perturbed: sampler is 'sobol'; pass sx.independent, sx.sobol or sx.Sampler",
+    ):
         sx.perturbed(sx.one_hot_argmax, sampler="sobol")  # pyright: ignore[reportArgumentType]
     narrow = sx.independent._replace(draw=lambda key, shape, dtype: jnp.zeros(3, dtype))
-    with pytest.raises(ValueError, match=r"sampler.draw returned the shape \(8, 3\); return the shape asked for, \(8, 1, 6\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"sampler.draw returned the shape \(8, 3\); return the shape asked for, \(8, 1, 6\)",
+    ):
         sx.perturbed(sx.one_hot_argmax, sampler=narrow, num_samples=8).argmax(X, key=KEY)
     for sampler in [sx.antithetic, sx.latin_hypercube, sx.sobol]:
-        with pytest.raises(ValueError, match=r"perturbed: 7 samples are no multiple of .* pass num_samples=6 or 8"):
+        with pytest.raises(
+            ValueError, match=r"perturbed: 7 samples are no multiple of .* pass num_samples=6 or 8"
+        ):
             sx.perturbed(sx.one_hot_argmax, sampler=sampler, num_samples=7)
-    with pytest.raises(ValueError, match=r"batch_size=10 splits the groups of 32 rows .*; pass a multiple of 32\."):
+    with pytest.raises(
+        ValueError, match=r"batch_size=10 splits the groups of 32 rows .*; pass a multiple of 32\."
+    ):
         sx.perturbed(sx.one_hot_argmax, sampler=sx.sobol, num_samples=64, batch_size=10)
-    with pytest.raises(ValueError, match=r"batch_size=16 splits the groups of 32 rows .*group_size=lambda n: 16"):
+    with pytest.raises(
+        ValueError, match=r"batch_size=16 splits the groups of 32 rows .*group_size=lambda n: 16"
+    ):
         sx.perturbed(sx.one_hot_argmax, sampler=sx.sobol, num_samples=64, batch_size=16)
     with pytest.raises(ValueError, match=r"perturbed: batch_size=0 draws nothing"):
         sx.perturbed(sx.one_hot_argmax, batch_size=0)
-    with pytest.raises(ValueError, match=r"sampler.group_size\(128\) is 0; return an int of at least 1"):
+    with pytest.raises(
+        ValueError, match=r"sampler.group_size\(128\) is 0; return an int of at least 1"
+    ):
         sx.perturbed(sx.one_hot_argmax, sampler=sx.sobol._replace(group_size=lambda n: 0))
     for wrong in ["a", None, 1j]:
         with pytest.raises(TypeError, match=r"^perturbed: sigma (is a|has dtype)"):
@@ -203,7 +277,10 @@ def test_noise_and_oracle_of_perturbed():
         def __call__(self, scores):
             return scores
 
-    with pytest.raises(TypeError, match=r"^perturbed: oracle is a Unhashable, that has no hash; wrap it in a function"):
+    with pytest.raises(
+        TypeError,
+        match=r"^perturbed: oracle is a Unhashable, that has no hash; wrap it in a function",
+    ):
         sx.perturbed(Unhashable())
 
 

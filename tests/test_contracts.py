@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contracts import CHOICES, READOUTS, SMOOTH, VARIANTS, cotangent, gradient, reference_of, scores_of
+from contracts import (
+    CHOICES,
+    READOUTS,
+    SMOOTH,
+    VARIANTS,
+    cotangent,
+    gradient,
+    reference_of,
+    scores_of,
+)
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
@@ -58,7 +67,9 @@ def test_any_axis_and_several(contract, axis):
     flat = np.asarray(contract.apply(jnp.asarray(joint.reshape(*joint.shape[: len(rest)], -1))))
     out = np.asarray(contract.apply(scores, axis=axis))
     if contract in CHOICES:
-        np.testing.assert_allclose(np.transpose(out, rest + listed).reshape(flat.shape), flat, atol=1e-13)
+        np.testing.assert_allclose(
+            np.transpose(out, rest + listed).reshape(flat.shape), flat, atol=1e-13
+        )
     elif isinstance(axis, tuple):
         strides = np.cumprod([1, *(scores.shape[a] for a in listed[:0:-1])])[::-1]
         np.testing.assert_allclose(out @ strides, flat, atol=1e-11)
@@ -101,7 +112,9 @@ def test_hessian_is_the_derivative_of_the_jacobian(contract):
     hessian = jax.jit(jax.hessian(contract.apply))(scores)
     for i in range(6):
         e = step * np.eye(6)[i]
-        finite = (contract.jacobian(np.asarray(scores) + e) - contract.jacobian(np.asarray(scores) - e)) / (2 * step)
+        finite = (
+            contract.jacobian(np.asarray(scores) + e) - contract.jacobian(np.asarray(scores) - e)
+        ) / (2 * step)
         np.testing.assert_allclose(hessian[..., i], finite, atol=1e-6)
 
 
@@ -132,7 +145,9 @@ def test_vmap_is_the_loop_and_jit_is_eager(contract):
     np.testing.assert_allclose(contract.apply(scores), alone, atol=1e-13)
     np.testing.assert_allclose(jax.jit(contract.apply)(scores), contract.apply(scores), atol=1e-13)
     weights = cotangent(contract, scores)
-    mapped = jax.jit(jax.vmap(jax.grad(lambda row, weight: (weight * contract.apply(row)).sum())))(scores, weights)
+    mapped = jax.jit(jax.vmap(jax.grad(lambda row, weight: (weight * contract.apply(row)).sum())))(
+        scores, weights
+    )
     np.testing.assert_allclose(mapped, gradient(contract, scores), atol=1e-13)
 
 
@@ -144,10 +159,15 @@ def test_vmap_is_the_loop_and_jit_is_eager(contract):
 def test_dtype_is_kept_forward_and_backward(contract, dtype):
     scores = scores_of((2, 48)).astype(dtype)
     temperature = jnp.asarray(1.0, jnp.float64)  # of another dtype, also under strict promotion
-    out, slope = contract.apply(scores, temperature=temperature), gradient(contract, scores, temperature=temperature)
+    out, slope = (
+        contract.apply(scores, temperature=temperature),
+        gradient(contract, scores, temperature=temperature),
+    )
     assert out.dtype == slope.dtype == dtype
     if dtype in HALVES:  # solved in float32 and rounded once
-        np.testing.assert_array_equal(out, contract.apply(scores.astype(jnp.float32), temperature=temperature).astype(dtype))
+        np.testing.assert_array_equal(
+            out, contract.apply(scores.astype(jnp.float32), temperature=temperature).astype(dtype)
+        )
     exact = gradient(contract, scores.astype(jnp.float32), temperature=temperature)
     if contract in CHOICES:  # the cotangents agree to the same rounding
         error = np.linalg.norm(slope.astype(np.float64) - exact)
@@ -170,7 +190,9 @@ def test_shift_changes_nothing_where_it_is_exact(contract):
     scores = jnp.array([0.0, 2.0, 1.0, 2.0, -3.0], np.float32)
     for offset in [2.0**20, -(2.0**20)]:
         np.testing.assert_array_equal(contract.apply(scores + offset), contract.apply(scores))
-        np.testing.assert_array_equal(gradient(contract, scores + offset), gradient(contract, scores))
+        np.testing.assert_array_equal(
+            gradient(contract, scores + offset), gradient(contract, scores)
+        )
 
 
 @each(SMOOTH)
@@ -203,10 +225,14 @@ def test_temperature_divides_the_scores(contract):
     scores = scores_of((3, 6))
     for temperature in [0.3, 2, np.float32(0.5), jnp.array([[0.2], [1.0], [5.0]]), np.array([0.7])]:
         expected = reference_of(contract, scores, temperature=np.asarray(temperature))
-        np.testing.assert_allclose(contract.apply(scores, temperature=temperature), expected, atol=1e-12)
+        np.testing.assert_allclose(
+            contract.apply(scores, temperature=temperature), expected, atol=1e-12
+        )
     traced = jax.jit(lambda x, t: contract.apply(x, temperature=t))(scores, 0.3)
     np.testing.assert_allclose(traced, reference_of(contract, scores, temperature=0.3), atol=1e-12)
-    np.testing.assert_allclose(contract.apply(scores, temperature=jnp.inf), contract.apply(0 * scores), atol=1e-13)
+    np.testing.assert_allclose(
+        contract.apply(scores, temperature=jnp.inf), contract.apply(0 * scores), atol=1e-13
+    )
 
 
 @each(SMOOTH + VARIANTS)
@@ -226,7 +252,9 @@ def test_temperature_zero_is_the_limit(contract, dtype):
     for temperature in [0.0, 1e-10, 1e-30]:  # β = 1e10
         out = contract.apply(scores, temperature=temperature)
         np.testing.assert_array_equal(out[1], expected[1])
-        np.testing.assert_allclose(out.astype(np.float64), expected, rtol=float(jnp.finfo(dtype).eps))
+        np.testing.assert_allclose(
+            out.astype(np.float64), expected, rtol=float(jnp.finfo(dtype).eps)
+        )
         slope = gradient(contract, scores, temperature=temperature)
         np.testing.assert_array_equal(slope[1], 0)  # no tie: the derivative of a constant
         assert temperature > 0 or (slope == 0).all()
@@ -239,7 +267,11 @@ def test_temperature_zero_is_the_limit(contract, dtype):
 def test_tiny_temperature_on_scores_that_are_computed_on_the_way(contract):
     """Fused into two loops, a product and sum may be rounded differently in each: the largest must still be found."""
     a, b, c = (scores_of((64, 10), dtype=np.float32, seed=seed) for seed in range(3))
-    hard = np.asarray(jax.jit(lambda a, b, c: contract.apply(jnp.sin(a * b + c) * b + c, temperature=1e-10))(a, b, c))
+    hard = np.asarray(
+        jax.jit(lambda a, b, c: contract.apply(jnp.sin(a * b + c) * b + c, temperature=1e-10))(
+            a, b, c
+        )
+    )
     index = hard @ np.arange(10) if contract in CHOICES else hard
     a, b, c = (np.asarray(one, np.float64) for one in (a, b, c))
     np.testing.assert_array_equal(index, np.argmax(np.sin(a * b + c) * b + c, -1))
@@ -264,7 +296,9 @@ def test_masked_entries_take_no_part_whatever_they_hold(contract):
     scores = scores_of((3, 6))
     where = np.random.RandomState(3).rand(3, 6) < 0.6
     z = np.where(where, scores, -np.inf)
-    expected = np.stack([reference_of(CHOICES[0], r[m]) @ np.flatnonzero(m) for r, m in zip(z, where, strict=True)])
+    expected = np.stack(
+        [reference_of(CHOICES[0], r[m]) @ np.flatnonzero(m) for r, m in zip(z, where, strict=True)]
+    )
     clean = gradient(contract, scores, where=where)
     assert (clean[~where] == 0).all()
     for junk in [np.nan, np.inf, -np.inf, 1e30]:
@@ -273,7 +307,9 @@ def test_masked_entries_take_no_part_whatever_they_hold(contract):
         if contract in CHOICES:
             assert (out[~where] == 0).all()
             for row, mask, full in zip(np.asarray(scores), where, np.asarray(out), strict=True):
-                np.testing.assert_allclose(full[mask], reference_of(contract, row[mask]), atol=1e-13)
+                np.testing.assert_allclose(
+                    full[mask], reference_of(contract, row[mask]), atol=1e-13
+                )
         elif contract.alpha == 1:
             np.testing.assert_allclose(out, expected, atol=1e-12)
         np.testing.assert_array_equal(gradient(contract, held, where=where), clean)
@@ -285,16 +321,22 @@ def test_masked_entries_take_no_part_whatever_they_hold(contract):
 @each(SMOOTH)
 def test_mask_broadcasts(contract):
     scores, mask = scores_of((3, 6)), np.array([True, False, True, True, False, True])
-    np.testing.assert_array_equal(contract.apply(scores, where=jnp.asarray(mask)), contract.apply(scores, where=mask))
+    np.testing.assert_array_equal(
+        contract.apply(scores, where=jnp.asarray(mask)), contract.apply(scores, where=mask)
+    )
     np.testing.assert_array_equal(contract.apply(scores, where=True), contract.apply(scores))
-    np.testing.assert_array_equal(contract.apply(scores, where=mask), contract.apply(scores, where=np.stack([mask] * 3)))
+    np.testing.assert_array_equal(
+        contract.apply(scores, where=mask), contract.apply(scores, where=np.stack([mask] * 3))
+    )
     columns = np.array([[True], [False], [True]])
     np.testing.assert_array_equal(contract.apply(scores, where=columns)[1], 0)
 
 
 @each(SMOOTH)
 def test_fully_masked_slice_gives_zeros_and_no_gradient(contract):
-    scores = jnp.array([[1.0, 2.0, 3.0, 0.0, 0.0, 0.0], [4.0, 5.0, jnp.nan, 0.0, 0.0, 0.0], [-jnp.inf] * 6])
+    scores = jnp.array(
+        [[1.0, 2.0, 3.0, 0.0, 0.0, 0.0], [4.0, 5.0, jnp.nan, 0.0, 0.0, 0.0], [-jnp.inf] * 6]
+    )
     where = np.array([[True], [False], [True]])
     for temperature in [1.0, 0.0]:
         out = contract.apply(scores, where=where, temperature=temperature)
@@ -307,7 +349,9 @@ def test_fully_masked_slice_gives_zeros_and_no_gradient(contract):
 @each(SMOOTH)
 def test_minus_infinity_is_a_masked_entry(contract):
     scores = jnp.array([0.5, -jnp.inf, 0.2, -jnp.inf, 0.1, 0.0])
-    np.testing.assert_array_equal(contract.apply(scores), contract.apply(scores, where=np.isfinite(scores)))
+    np.testing.assert_array_equal(
+        contract.apply(scores), contract.apply(scores, where=np.isfinite(scores))
+    )
     np.testing.assert_array_equal(gradient(contract, scores)[[1, 3]], 0)
 
 
@@ -325,7 +369,9 @@ def test_plus_infinity_shares_the_mass(contract):
     scores = jnp.array([jnp.inf, 1e30, jnp.inf, -jnp.inf, 0.0], np.float32)
     expected = np.array([0.5, 0, 0.5, 0, 0]) if contract in CHOICES else 1.0
     for temperature in [1.0, 0.0, 1e-30, 3e38]:
-        np.testing.assert_allclose(contract.apply(scores, temperature=temperature), expected, rtol=1e-7)
+        np.testing.assert_allclose(
+            contract.apply(scores, temperature=temperature), expected, rtol=1e-7
+        )
     assert np.isfinite(gradient(contract, scores)).all()
 
 
@@ -338,7 +384,9 @@ def test_nan_makes_its_own_slice_nan_and_no_other(contract):
     clean = scores_of((3, 6))
     np.testing.assert_array_equal(out[::2], contract.apply(clean)[::2])
     np.testing.assert_array_equal(slope[::2], gradient(contract, clean)[::2])
-    many = contract.apply(scores_of((1000, 8), dtype=np.float32).at[::2, 3].set(jnp.nan))  # XLA's max drops these
+    many = contract.apply(
+        scores_of((1000, 8), dtype=np.float32).at[::2, 3].set(jnp.nan)
+    )  # XLA's max drops these
     assert np.isnan(many[::2]).all()
     assert np.isfinite(many[1::2]).all()
     assert np.isnan(contract.apply(jnp.full((1000, 8), jnp.nan, np.float32))).all()
@@ -350,13 +398,18 @@ def test_nan_makes_its_own_slice_nan_and_no_other(contract):
 @each(SMOOTH)
 def test_a_single_entry_gets_everything(contract):
     scores = jnp.array([[0.0], [-7.0], [1e30], [jnp.inf]])
-    np.testing.assert_array_equal(contract.apply(scores), np.ones((4, 1)) if contract in CHOICES else np.zeros(4))
+    np.testing.assert_array_equal(
+        contract.apply(scores), np.ones((4, 1)) if contract in CHOICES else np.zeros(4)
+    )
     np.testing.assert_array_equal(gradient(contract, scores), 0)
 
 
 @each(SMOOTH)
 def test_empty_axis_is_an_error_and_empty_batch_is_not(contract):
-    with pytest.raises(ValueError, match="axis 1 of the shape \\(3, 0\\) is empty; a choice needs at least one entry"):
+    with pytest.raises(
+        ValueError,
+        match="axis 1 of the shape \\(3, 0\\) is empty; a choice needs at least one entry",
+    ):
         contract.apply(jnp.zeros((3, 0)))
     assert contract.apply(jnp.zeros((0, 3))).shape == ((0, 3) if contract in CHOICES else (0,))
 
@@ -377,7 +430,9 @@ def test_ties_are_symmetric(contract):
 def moves_scores(compiled: str | None, size: int) -> list[str]:
     """The collectives in a compiled program that move arrays of at least `size` entries between devices."""
     assert compiled
-    found = re.findall(r"= (.+?) (?:all-gather|all-to-all|collective-permute)(?:-start)?\(", compiled)
+    found = re.findall(
+        r"= (.+?) (?:all-gather|all-to-all|collective-permute)(?:-start)?\(", compiled
+    )
     shapes = [shape for line in found for shape in re.findall(r"\[([\d,]+)\]", line)]
     return [shape for shape in shapes if np.prod([int(n) for n in shape.split(",")]) >= size]
 
@@ -392,7 +447,11 @@ def test_the_search_for_collectives_finds_a_gather():
 @each(SMOOTH)
 @pytest.mark.parametrize(
     ("kind", "set_mesh"),
-    [(AxisType.Auto, nullcontext), (AxisType.Explicit, jax.set_mesh), (AxisType.Explicit, nullcontext)],
+    [
+        (AxisType.Auto, nullcontext),
+        (AxisType.Explicit, jax.set_mesh),
+        (AxisType.Explicit, nullcontext),
+    ],
     ids=["auto", "explicit", "explicit-by-the-scores-alone"],
 )
 def test_sharding_out_is_sharding_in_and_nothing_is_gathered(contract, kind, set_mesh):
@@ -408,7 +467,10 @@ def test_sharding_out_is_sharding_in_and_nothing_is_gathered(contract, kind, set
         return out, pullback(weights)[0]
 
     with set_mesh(mesh):
-        arguments = [jax.device_put(a, NamedSharding(mesh, s)) for a, s in [(scores, spec), (weights, out_spec)]]
+        arguments = [
+            jax.device_put(a, NamedSharding(mesh, s))
+            for a, s in [(scores, spec), (weights, out_spec)]
+        ]
         compiled = jax.jit(both).lower(*arguments).compile()
         out, back = compiled(*arguments)
         assert out.sharding.is_equivalent_to(NamedSharding(mesh, out_spec), out.ndim)
@@ -423,18 +485,32 @@ def test_vmap_over_a_sharded_batch(contract):
     mesh = jax.make_mesh((2, 4), ("b", "v"), axis_types=(AxisType.Explicit,) * 2)
     scores = scores_of((4, 64), dtype=np.float32)
     sharded = jax.device_put(scores, NamedSharding(mesh, P("b", None)))
-    np.testing.assert_allclose(jax.jit(jax.vmap(contract.apply))(sharded), contract.apply(scores), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(contract.apply))(sharded), contract.apply(scores), rtol=1e-6, atol=1e-7
+    )
 
 
 @each(SMOOTH)
 def test_shard_map_over_the_batch(contract):
     mesh = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,))
     scores = scores_of((16, 40), dtype=np.float32)
-    mapped = contract._replace(apply=jax.shard_map(contract.apply, mesh=mesh, in_specs=P("b"), out_specs=P("b")))
-    np.testing.assert_allclose(jax.jit(mapped.apply)(scores), contract.apply(scores), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(gradient(mapped, scores), gradient(contract, scores), rtol=1e-4, atol=1e-5)
+    mapped = contract._replace(
+        apply=jax.shard_map(contract.apply, mesh=mesh, in_specs=P("b"), out_specs=P("b"))
+    )
+    np.testing.assert_allclose(
+        jax.jit(mapped.apply)(scores), contract.apply(scores), rtol=1e-6, atol=1e-7
+    )
+    np.testing.assert_allclose(
+        gradient(mapped, scores), gradient(contract, scores), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_registry_has_every_choice_and_readout():
-    assert {one.name.split("-")[0] for one in CHOICES} == {"softmax", "sparsemax", "entmax", "soft_top_k", "threshold_map"}
+    assert {one.name.split("-")[0] for one in CHOICES} == {
+        "softmax",
+        "sparsemax",
+        "entmax",
+        "soft_top_k",
+        "threshold_map",
+    }
     assert {one.name for one in READOUTS} == {"soft_argmax", "sparse_argmax"}

@@ -16,8 +16,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import softmaxx as sx
-from softmaxx import _gumbel
-from softmaxx._gumbel import gumbel_rao, gumbel_softmax, gumbel_top_k, hard_gumbel_softmax, reinmax
+from softmaxx import gumbel_rao, gumbel_softmax, gumbel_top_k, hard_gumbel_softmax, reinmax
+from softmaxx._src.estimators import gumbel_rao as gumbel_rao_file
 
 KEY = jax.random.key(0)
 DRAWS = 20_000
@@ -46,7 +46,10 @@ def pullbacks(scores, temperature, g, key=KEY, where=None, axis=-1, count=5):
         slopes, drawn = jax.grad(loss, argnums=(0, 1), has_aux=True)(scores, temperature)
         return drawn, *slopes
 
-    return {name: pullback(f) for name, f in {**RELAXED_OR_HARD, "rao": partial(gumbel_rao, num_samples=count)}.items()}
+    return {
+        name: pullback(f)
+        for name, f in {**RELAXED_OR_HARD, "rao": partial(gumbel_rao, num_samples=count)}.items()
+    }
 
 
 def softmax_of(z, axis: Any = -1):
@@ -56,7 +59,9 @@ def softmax_of(z, axis: Any = -1):
 
 def noise_of(key, shape, count=1, dtype: Any = np.float64):
     """The Gumbel noise of the forward pass, and then that of the samples of the backward pass."""
-    return np.asarray(sx.gumbel.quantile(sx.independent(key, (count, math.prod(shape)), dtype))).reshape(count, *shape)
+    return np.asarray(
+        sx.gumbel.quantile(sx.independent(key, (count, math.prod(shape)), dtype))
+    ).reshape(count, *shape)
 
 
 def j(p, g, axis=-1):
@@ -67,7 +72,10 @@ def j(p, g, axis=-1):
 def assert_frequencies(draws, probabilities):
     """The means of 0/1 draws along the first axis are within five standard errors, which are those of the binomial law."""
     draws, p = np.asarray(draws), np.asarray(probabilities)
-    assert (abs(draws.mean(0) - p) <= 5 * np.sqrt(p * (1 - p) / len(draws)) + 1e-12).all(), (draws.mean(0), p)
+    assert (abs(draws.mean(0) - p) <= 5 * np.sqrt(p * (1 - p) / len(draws)) + 1e-12).all(), (
+        draws.mean(0),
+        p,
+    )
 
 
 # The law of the samples
@@ -86,10 +94,20 @@ def test_every_function_draws_the_same_sample_and_another_for_another_key():
 @pytest.mark.parametrize("masked", [False, True])
 def test_frequencies_are_softmax(axis, masked):
     scores = scores_of((3, 4), scale=1.5)
-    where = np.array([[True, True, False, True], [True] * 4, [False, True, True, True]]) if masked else None
-    axes = tuple(a - 1 if a > 0 else a for a in axis) if isinstance(axis, tuple) else axis - (axis > 0)
-    draws = hard_gumbel_softmax(jnp.broadcast_to(scores, (DRAWS, 3, 4)), key=KEY, axis=axis, where=where)
-    assert_frequencies(draws, softmax_of(np.where(True if where is None else where, scores, -np.inf), axes))
+    where = (
+        np.array([[True, True, False, True], [True] * 4, [False, True, True, True]])
+        if masked
+        else None
+    )
+    axes = (
+        tuple(a - 1 if a > 0 else a for a in axis) if isinstance(axis, tuple) else axis - (axis > 0)
+    )
+    draws = hard_gumbel_softmax(
+        jnp.broadcast_to(scores, (DRAWS, 3, 4)), key=KEY, axis=axis, where=where
+    )
+    assert_frequencies(
+        draws, softmax_of(np.where(True if where is None else where, scores, -np.inf), axes)
+    )
     np.testing.assert_array_equal(np.asarray(draws).sum(axis), 1)
 
 
@@ -130,9 +148,13 @@ def test_top_k_by_joint_axes_k_per_slice_and_masks():
     scores, k = scores_of((4, 3, 5)), jnp.array([0, 2, 7, 15])[:, None, None]
     draws = gumbel_top_k(scores, key=KEY, k=k, axis=(1, 2))
     np.testing.assert_array_equal(draws.sum((1, 2)), [0, 2, 7, 15])
-    np.testing.assert_array_equal(jax.jit(partial(gumbel_top_k, key=KEY, axis=(1, 2)))(scores, k=k), draws)
+    np.testing.assert_array_equal(
+        jax.jit(partial(gumbel_top_k, key=KEY, axis=(1, 2)))(scores, k=k), draws
+    )
     where = np.array([True, False, True, True, False])
-    np.testing.assert_array_equal(gumbel_top_k(scores, key=KEY, k=4, where=where), np.broadcast_to(where, scores.shape))
+    np.testing.assert_array_equal(
+        gumbel_top_k(scores, key=KEY, k=4, where=where), np.broadcast_to(where, scores.shape)
+    )
     assert not jax.jacrev(partial(gumbel_top_k, key=KEY, k=2))(scores[0, 0]).any()
     assert not jax.jacfwd(partial(gumbel_top_k, key=KEY, k=2))(scores[0, 0]).any()
 
@@ -180,11 +202,17 @@ def test_integers_become_the_default_float_and_empty_batches_stay_empty():
 # The relaxed sample
 
 
-@pytest.mark.parametrize(("axis", "temperature"), [(-1, 0.3), (0, np.array([[0.4, 1.0, 2.5]])), ((0, 1), 1.7)], ids=str)
+@pytest.mark.parametrize(
+    ("axis", "temperature"), [(-1, 0.3), (0, np.array([[0.4, 1.0, 2.5]])), ((0, 1), 1.7)], ids=str
+)
 def test_relaxed_sample_is_softmax_of_the_noisy_scores(axis, temperature):
     scores = scores_of((4, 3))
     z = (np.asarray(scores) + noise_of(KEY, (4, 3))[0]) / temperature
-    np.testing.assert_allclose(gumbel_softmax(scores, key=KEY, axis=axis, temperature=temperature), softmax_of(z, axis), 1e-12)
+    np.testing.assert_allclose(
+        gumbel_softmax(scores, key=KEY, axis=axis, temperature=temperature),
+        softmax_of(z, axis),
+        1e-12,
+    )
 
 
 def test_relaxed_sample_has_the_derivatives_of_softmax_in_both_modes_to_second_order():
@@ -198,7 +226,9 @@ def test_relaxed_sample_has_the_derivatives_of_softmax_in_both_modes_to_second_o
 
     arguments = scores, temperature, KEY, jnp.asarray(noise_of(KEY, (2, 5))[0])
     for derivative in [jax.grad, jax.jacfwd, jax.hessian]:
-        got, expected = (jax.jit(derivative(f, argnums=(0, 1)))(*arguments) for f in [relaxed, reference])
+        got, expected = (
+            jax.jit(derivative(f, argnums=(0, 1)))(*arguments) for f in [relaxed, reference]
+        )
         for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
@@ -227,13 +257,20 @@ def reference_rao(scores, temperature, g, axis, count=5):
     total, slopes, by_temperature = np.exp(scores).sum(axis, keepdims=True), [], []
     for e in np.exp(-np.stack(others)):
         e_drawn = (e * drawn).sum(axis, keepdims=True)
-        u = np.where(drawn, np.log(total) - np.log(e_drawn), -np.log(e / np.exp(scores) + e_drawn / total))
+        u = np.where(
+            drawn, np.log(total) - np.log(e_drawn), -np.log(e / np.exp(scores) + e_drawn / total)
+        )
         slopes.append(j(softmax_of(u / temperature, axis), g, axis) / temperature)
         by_temperature.append(-(slopes[-1] * u / temperature).sum(axis, keepdims=True))
     return np.mean(slopes, 0), np.mean(by_temperature, 0)
 
 
-RULES = {"relaxed": reference_hard, "hard": reference_hard, "reinmax": reference_reinmax, "rao": reference_rao}
+RULES = {
+    "relaxed": reference_hard,
+    "hard": reference_hard,
+    "reinmax": reference_reinmax,
+    "rao": reference_rao,
+}
 
 
 @pytest.mark.parametrize("axis", [-1, 0, (0, 2)], ids=str)
@@ -271,7 +308,11 @@ def test_reinmax_is_exact_in_the_mean_for_a_quadratic_loss_and_not_for_a_quartic
     scores, a = jnp.array([0.3, -0.5, 1.0]), jnp.array([1.0, -2.0, 0.7])
     rows = jnp.broadcast_to(scores, (DRAWS, 3))
     for power, exact in [(2, True), (4, False)]:
-        draws = np.asarray(jax.jit(jax.grad(lambda x, key, power=power: ((reinmax(x, key=key) @ a) ** power).sum()))(rows, KEY))
+        draws = np.asarray(
+            jax.jit(
+                jax.grad(lambda x, key, power=power: ((reinmax(x, key=key) @ a) ** power).sum())
+            )(rows, KEY)
+        )
         expected = j(softmax_of(scores), np.asarray(a**power))
         error = draws.std(0) / math.sqrt(DRAWS)
         assert (abs(draws.mean(0) - expected) <= 5 * error).all() == exact
@@ -283,8 +324,12 @@ def test_rao_has_the_mean_of_the_hard_gradient_and_less_variance(temperature):
     rows = jnp.broadcast_to(scores, (DRAWS, 4))
 
     @partial(jax.jit, static_argnums=0)
-    def gradients(estimator, rows, key):  # the loss is not linear, so that its slope depends on what is drawn
-        return jax.grad(lambda x: ((estimator(x, key=key, temperature=temperature) @ a) ** 3).sum())(rows)
+    def gradients(
+        estimator, rows, key
+    ):  # the loss is not linear, so that its slope depends on what is drawn
+        return jax.grad(
+            lambda x: ((estimator(x, key=key, temperature=temperature) @ a) ** 3).sum()
+        )(rows)
 
     estimators = [hard_gumbel_softmax, partial(gumbel_rao, num_samples=1), gumbel_rao]
     hard, one, many = (np.asarray(gradients(f, rows, KEY)) for f in estimators)
@@ -297,7 +342,7 @@ def test_rao_has_the_mean_of_the_hard_gradient_and_less_variance(temperature):
 
 def test_conditional_noise_has_the_law_of_noise_that_draws_the_entry():
     x, n = np.array([0.4, -0.8, 1.1]), 30_000
-    fresh = np.asarray(_gumbel._conditioned(*conditions(x, 1, n), (1,)))
+    fresh = np.asarray(gumbel_rao_file._conditioned(*conditions(x, 1, n), (1,)))
     noisy = x + noise_of(jax.random.key(7), (3,), 5 * n)
     kept = noisy[noisy.argmax(-1) == 1]
     np.testing.assert_array_equal(fresh.argmax(-1), 1)
@@ -319,7 +364,7 @@ def test_conditional_noise_and_gradients_of_extreme_scores(dtype):
     x = np.array([-1e4, 0.0, -3e4, -1e4], dtype)
     for drawn in range(4):
         shifted, chosen, z = conditions(x, drawn, 200)
-        u = np.asarray(_gumbel._conditioned(shifted, chosen, z.astype(dtype), (1,)))
+        u = np.asarray(gumbel_rao_file._conditioned(shifted, chosen, z.astype(dtype), (1,)))
         assert np.isfinite(u).all()
         np.testing.assert_array_equal(u.max(-1), u[:, drawn])
         if drawn == 1:  # that it is drawn is certain, and says nothing of the noise
@@ -337,7 +382,9 @@ def largest_array(closed):
     sizes = [0]
     for eqn in closed.eqns:
         sizes += [math.prod(getattr(out.aval, "shape", ())) for out in eqn.outvars]
-        for inner in jax.tree.leaves(tuple(eqn.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
+        for inner in jax.tree.leaves(
+            tuple(eqn.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+        ):
             inner = getattr(inner, "jaxpr", inner)
             sizes.append(largest_array(inner) if hasattr(inner, "eqns") else 0)
     return max(sizes)
@@ -350,8 +397,14 @@ def test_rao_makes_its_samples_in_the_backward_pass_alone():
         return gumbel_rao(x, key=KEY, num_samples=count)
 
     assert largest_array(jax.make_jaxpr(sample)(scores).jaxpr) <= 2 * scores.size
-    assert largest_array(jax.make_jaxpr(lambda x: jax.vjp(sample, x)[0])(scores).jaxpr) <= 2 * scores.size
-    assert largest_array(jax.make_jaxpr(jax.grad(lambda x: sample(x).sum()))(scores).jaxpr) == count * scores.size
+    assert (
+        largest_array(jax.make_jaxpr(lambda x: jax.vjp(sample, x)[0])(scores).jaxpr)
+        <= 2 * scores.size
+    )
+    assert (
+        largest_array(jax.make_jaxpr(jax.grad(lambda x: sample(x).sum()))(scores).jaxpr)
+        == count * scores.size
+    )
 
 
 # The semantics of the choices
@@ -360,7 +413,9 @@ def test_rao_makes_its_samples_in_the_backward_pass_alone():
 def test_masked_entries_get_nothing_and_pass_nothing_whatever_they_hold():
     hidden = jnp.array([jnp.nan, jnp.inf, -jnp.inf, 1e30, 0.0, jnp.nan])
     scores, g = scores_of((6, 5)).at[:, 1].set(hidden), scores_of((6, 5), seed=1)
-    got = pullbacks(scores, 1.0, g.at[:, 1].set(jnp.inf), where=np.array([True, False, True, True, True]))
+    got = pullbacks(
+        scores, 1.0, g.at[:, 1].set(jnp.inf), where=np.array([True, False, True, True, True])
+    )
     plain = pullbacks(scores.at[:, 1].set(-jnp.inf), 1.0, g)
     for name, (drawn, slope, by_temperature) in got.items():
         assert not drawn[:, 1].any(), name
@@ -381,7 +436,9 @@ def test_infinities_nan_and_fully_masked_slices():
         assert np.isnan(slope[1]).all(), name
         assert np.isfinite(slope[3]).all(), name
         assert slope[3].all(), name
-    many = samples(scores_of((1000, 8), dtype=np.float32).at[:, 3].set(nan))  # XLA's max drops these
+    many = samples(
+        scores_of((1000, 8), dtype=np.float32).at[:, 3].set(nan)
+    )  # XLA's max drops these
     assert all(np.isnan(drawn).all() for drawn in many.values())
 
 
@@ -392,7 +449,9 @@ def test_infinite_scores_share_the_draws_evenly():
 
 def test_a_traced_negative_temperature_is_nan():
     temperature = jnp.ones((3, 2, 1)).at[1, 0].set(-1)
-    for name, (_, slope, _) in pullbacks(scores_of((3, 2, 4)), temperature, scores_of((3, 2, 4), seed=5)).items():
+    for name, (_, slope, _) in pullbacks(
+        scores_of((3, 2, 4)), temperature, scores_of((3, 2, 4), seed=5)
+    ).items():
         assert np.isnan(slope[1, 0]).all(), name
         assert np.isfinite(slope[1, 1]).all(), name
 
@@ -431,7 +490,9 @@ def test_jit_is_eager_and_leaks_nothing():
 def test_forward_mode_is_refused(estimator):
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda x: estimator(x, key=KEY), (jnp.zeros(3),), (jnp.ones(3),))
-    with pytest.raises(TypeError, match="forward-mode"):  # where the sample would be held, and the result wrong
+    with pytest.raises(
+        TypeError, match="forward-mode"
+    ):  # where the sample would be held, and the result wrong
         jax.hessian(lambda x: (estimator(x, key=KEY) ** 2).sum())(jnp.zeros(3))
 
 
@@ -441,7 +502,9 @@ def test_sharding_is_kept(kind):
     scores, g = scores_of((8, 64), dtype=np.float32), scores_of((8, 64), dtype=np.float32, seed=1)
     expected = pullbacks(scores, 1.0, g)
     with jax.set_mesh(mesh):
-        sharded, weights = (jax.device_put(x, NamedSharding(mesh, P("b", "v"))) for x in (scores, g))
+        sharded, weights = (
+            jax.device_put(x, NamedSharding(mesh, P("b", "v"))) for x in (scores, g)
+        )
         got = pullbacks(sharded, 1.0, weights)
         for name, (drawn, slope, _) in got.items():
             assert drawn.sharding.is_equivalent_to(sharded.sharding, 2), name
@@ -480,7 +543,11 @@ def test_wrong_scores_counts_and_k_are_named():
     for count, error in [(0, ValueError), (2.5, TypeError)]:
         with pytest.raises(error, match=f"gumbel_rao: num_samples={count} "):
             gumbel_rao(jnp.zeros(3), key=KEY, num_samples=count)
-    for k, message in [(4, "k=4 exceeds the 3 entries"), (1.5, "k=1.5 is not a whole number"), (-1, "k=-1 is below 0")]:
+    for k, message in [
+        (4, "k=4 exceeds the 3 entries"),
+        (1.5, "k=1.5 is not a whole number"),
+        (-1, "k=-1 is below 0"),
+    ]:
         with pytest.raises(ValueError, match=f"gumbel_top_k: {message}"):
             gumbel_top_k(jnp.zeros(3), key=KEY, k=k)
     absent: Any = None

@@ -38,7 +38,11 @@ def divergence(p: np.ndarray, q: np.ndarray) -> float:
 @pytest.mark.parametrize("convention", ["index", "half-pixel", "unit", "corners"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_loss_is_its_formula_in_every_convention(shape, convention):
-    positions, axes, d = positions_of(shape, convention), tuple(range(1, 1 + len(shape))), len(shape)
+    positions, axes, d = (
+        positions_of(shape, convention),
+        tuple(range(1, 1 + len(shape))),
+        len(shape),
+    )
     width = positions[0][-1] - positions[0][0]
     sigma = width / 4
     centres = np.stack([[x[0] + 0.3 * width, x[0] + 0.6 * width] for x in positions], -1)
@@ -54,7 +58,9 @@ def test_every_loss_is_its_formula_in_every_convention(shape, convention):
         q /= q.sum()
         middle = (p + q) / 2
         np.testing.assert_allclose(kl[i], divergence(p, q), rtol=1e-12)
-        np.testing.assert_allclose(js[i], (divergence(p, middle) + divergence(q, middle)) / 2, rtol=1e-12)
+        np.testing.assert_allclose(
+            js[i], (divergence(p, middle) + divergence(q, middle)) / 2, rtol=1e-12
+        )
         variances = (p.reshape(-1, 1) * (grid - p.ravel() @ grid) ** 2).sum(0)
         np.testing.assert_allclose(variance[i], ((variances - sigma**2) ** 2).sum(), rtol=1e-11)
 
@@ -69,7 +75,10 @@ def test_a_single_axis_takes_numbers():
 
 
 def test_one_sigma_for_each_axis_and_each_choice():
-    choice, centres = sx.softmax(scores_of((2, 4, 5)), axis=(1, 2)), jnp.array([[1.0, 2.0], [3.0, 0.0]])
+    choice, centres = (
+        sx.softmax(scores_of((2, 4, 5)), axis=(1, 2)),
+        jnp.array([[1.0, 2.0], [3.0, 0.0]]),
+    )
     each = jnp.array([0.5, 2.0]).reshape(2, 1, 1)
     for loss in REGULARISERS.values():
         got = loss(choice, centres, sigma=(each, 1.5), axis=(1, 2))
@@ -89,19 +98,27 @@ def test_the_divergences_are_zero_at_the_gaussian_and_finite_far_from_it():
     for loss in REGULARISERS.values():
         assert 0 <= loss(q, centre, sigma=1.2, axis=(0, 1)) < 1e-6
         assert np.isfinite(loss(far, jnp.array([-1e3, 0.0], np.float32), sigma=0.1, axis=(0, 1)))
-    slope = jax.grad(lambda x: sx.kl_to_gaussian(sx.softmax(x, axis=(0, 1)), centre - 300.0, sigma=0.5, axis=(0, 1)))(
-        jnp.zeros((7, 6), np.float32)
-    )
+    slope = jax.grad(
+        lambda x: sx.kl_to_gaussian(
+            sx.softmax(x, axis=(0, 1)), centre - 300.0, sigma=0.5, axis=(0, 1)
+        )
+    )(jnp.zeros((7, 6), np.float32))
     assert np.isfinite(slope).all()
     assert slope[0, 0] < 0 < slope[-1, -1]
     np.testing.assert_allclose(
-        sx.js_to_gaussian(far, jnp.array([0.0, 0.0], np.float32), sigma=0.3, axis=(0, 1)), np.log(2), rtol=1e-6
+        sx.js_to_gaussian(far, jnp.array([0.0, 0.0], np.float32), sigma=0.3, axis=(0, 1)),
+        np.log(2),
+        rtol=1e-6,
     )
 
 
 @pytest.mark.parametrize("name", ["kl", "js", "variance", "coordinates"])
 def test_derivatives_in_everything(name):
-    scores, centres, sigma = scores_of((2, 4, 5)), jnp.array([[1.0, 2.2], [3.0, 0.4]]), jnp.array(1.3)
+    scores, centres, sigma = (
+        scores_of((2, 4, 5)),
+        jnp.array([[1.0, 2.2], [3.0, 0.4]]),
+        jnp.array(1.3),
+    )
     weights = jnp.array([0.7, -1.1])
 
     @jax.jit
@@ -126,8 +143,13 @@ def test_unlabelled_points_count_for_nothing_whatever_they_hold():
 
     def total(scores, targets):
         choice = sx.softmax(scores, axis=(1, 2))
-        losses = [loss(choice, targets, sigma=1.0, axis=(1, 2), where=labelled) for loss in REGULARISERS.values()]
-        losses.append(sx.coordinate_loss(sx.expected_index(choice, axis=(1, 2)), targets, where=labelled))
+        losses = [
+            loss(choice, targets, sigma=1.0, axis=(1, 2), where=labelled)
+            for loss in REGULARISERS.values()
+        ]
+        losses.append(
+            sx.coordinate_loss(sx.expected_index(choice, axis=(1, 2)), targets, where=labelled)
+        )
         losses.append(sx.variance_loss(choice, sigma=1.0, axis=(1, 2), where=labelled))
         return jnp.stack(losses)
 
@@ -149,7 +171,9 @@ def test_coordinate_loss_by_any_penalty():
     x, t = jnp.array([[3.0, 4.0], [0.0, 0.5]]), jnp.zeros((2, 2))
     np.testing.assert_allclose(sx.coordinate_loss(x, t), [5, 0.5])
     np.testing.assert_allclose(sx.coordinate_loss(x, t, penalty=jnp.abs), [7, 0.5])
-    np.testing.assert_allclose(sx.coordinate_loss(x, t, penalty=optax.losses.huber_loss), [2.5 + 3.5, 0.125])
+    np.testing.assert_allclose(
+        sx.coordinate_loss(x, t, penalty=optax.losses.huber_loss), [2.5 + 3.5, 0.125]
+    )
     np.testing.assert_array_equal(jax.grad(lambda x: sx.coordinate_loss(x, t).sum())(t), 0)
     half = sx.coordinate_loss(x.astype(jnp.bfloat16), t.astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
@@ -165,7 +189,9 @@ def test_half_precision_is_rounded_once(dtype):
         got = loss(choice, centres, sigma=1.5, axis=(1, 2))
         np.testing.assert_array_equal(got, loss(*full, sigma=1.5, axis=(1, 2)).astype(dtype))
     rendered = sx.gaussian_heatmap(centres, shape=(6, 8), sigma=2.0)
-    np.testing.assert_array_equal(rendered, sx.gaussian_heatmap(full[1], shape=(6, 8), sigma=2.0).astype(dtype))
+    np.testing.assert_array_equal(
+        rendered, sx.gaussian_heatmap(full[1], shape=(6, 8), sigma=2.0).astype(dtype)
+    )
 
 
 def test_sampling_argmax_is_the_mean_loss_of_relaxed_samples():
@@ -188,16 +214,30 @@ def test_sampling_argmax_is_the_mean_loss_of_relaxed_samples():
 def test_wrong_arguments():
     choice, centres = jnp.full((2, 4, 5), 0.05), jnp.zeros((2, 2))
     for call, kind, message in [
-        (lambda: sx.coordinate_loss(centres, centres[0]), ValueError, r"coordinates have shape \(2, 2\), targets \(2,\)"),
-        (lambda: sx.coordinate_loss(jnp.array(1.0), jnp.array(1.0)), ValueError, "coordinate_loss: coordinates have shape"),
-        (lambda: sx.coordinate_loss(centres, centres, penalty=jnp.sum), ValueError, "coordinate_loss: penalty returned"),
+        (
+            lambda: sx.coordinate_loss(centres, centres[0]),
+            ValueError,
+            r"coordinates have shape \(2, 2\), targets \(2,\)",
+        ),
+        (
+            lambda: sx.coordinate_loss(jnp.array(1.0), jnp.array(1.0)),
+            ValueError,
+            "coordinate_loss: coordinates have shape",
+        ),
+        (
+            lambda: sx.coordinate_loss(centres, centres, penalty=jnp.sum),
+            ValueError,
+            "coordinate_loss: penalty returned",
+        ),
         (
             lambda: sx.coordinate_loss(centres, centres, penalty=cast(Any, "huber")),
             TypeError,
             "coordinate_loss: penalty is a str; pass a function of the differences",
         ),
         (
-            lambda: sx.coordinate_loss(centres[None], centres[None], where=jnp.ones(1, bool)[:, None, None]),
+            lambda: sx.coordinate_loss(
+                centres[None], centres[None], where=jnp.ones(1, bool)[:, None, None]
+            ),
             ValueError,
             r"where has shape \(1, 1, 1\); pass one that broadcasts to the points' \(1, 2\)",
         ),
@@ -211,10 +251,26 @@ def test_wrong_arguments():
             ValueError,
             "gaussian: sigma=0; pass sigma > 0",
         ),
-        (lambda: sx.js_to_gaussian(choice, centres, sigma=(1.0,), axis=(1, 2)), ValueError, "1 deviations for 2 axes"),
-        (lambda: sx.variance_loss(choice, sigma=cast(Any, [1.0]), axis=(1, 2)), TypeError, "variance_loss: sigma is a list"),
-        (lambda: sx.variance_loss(choice, sigma=-1.0, axis=(1, 2)), ValueError, "variance_loss: sigma=-1 is below 0"),
-        (lambda: sx.gaussian_heatmap(centres, shape=(4,), sigma=1.0), ValueError, r"centres have shape \(2, 2\), shape=\(4,\)"),
+        (
+            lambda: sx.js_to_gaussian(choice, centres, sigma=(1.0,), axis=(1, 2)),
+            ValueError,
+            "1 deviations for 2 axes",
+        ),
+        (
+            lambda: sx.variance_loss(choice, sigma=cast(Any, [1.0]), axis=(1, 2)),
+            TypeError,
+            "variance_loss: sigma is a list",
+        ),
+        (
+            lambda: sx.variance_loss(choice, sigma=-1.0, axis=(1, 2)),
+            ValueError,
+            "variance_loss: sigma=-1 is below 0",
+        ),
+        (
+            lambda: sx.gaussian_heatmap(centres, shape=(4,), sigma=1.0),
+            ValueError,
+            r"centres have shape \(2, 2\), shape=\(4,\)",
+        ),
         (
             lambda: sx.gaussian_heatmap(centres, shape=cast(Any, [4, 5]), sigma=1.0),
             TypeError,
@@ -225,7 +281,13 @@ def test_wrong_arguments():
             ValueError,
             "gaussian_heatmap: sigma has shape",
         ),
-        (lambda: sx.kl_to_gaussian(choice, centres, sigma=1.0, axis=(1, 2), where=jnp.ones(3, bool)), ValueError, "where has"),
+        (
+            lambda: sx.kl_to_gaussian(
+                choice, centres, sigma=1.0, axis=(1, 2), where=jnp.ones(3, bool)
+            ),
+            ValueError,
+            "where has",
+        ),
     ]:
         with pytest.raises(kind, match=message):
             call()
@@ -243,14 +305,20 @@ def test_narrow_choices_on_wide_maps_in_float32():
             target = jnp.asarray(target, np.float32)
             slope = jax.grad(total)(scores, target)
             exact = jax.grad(total)(scores.astype(np.float64), target.astype(np.float64))
-            eps = float(jnp.finfo(np.float32).eps)  # of log q, which the gradient is a difference of
+            eps = float(
+                jnp.finfo(np.float32).eps
+            )  # of log q, which the gradient is a difference of
             np.testing.assert_allclose(slope, exact, atol=1e-6 + eps * float(total(scores, target)))
             assert np.isfinite(jax.hessian(total)(scores, target)).all()
-    far = sx.kl_to_gaussian(jnp.full(64, 1 / 64, np.float32), jnp.asarray(1e6, np.float32), sigma=1.0)
+    far = sx.kl_to_gaussian(
+        jnp.full(64, 1 / 64, np.float32), jnp.asarray(1e6, np.float32), sigma=1.0
+    )
     np.testing.assert_allclose(far, 3.149868e7, rtol=1e-6)
 
 
 def test_a_choice_that_does_not_count_may_hold_nan():
     choice = jnp.array([[0.5, 0.5, 0.0], [jnp.nan, 0.5, 0.5]])
-    slope = jax.grad(lambda c: sx.variance_loss(c, sigma=1.0, where=jnp.array([True, False])).sum())(choice)
+    slope = jax.grad(
+        lambda c: sx.variance_loss(c, sigma=1.0, where=jnp.array([True, False])).sum()
+    )(choice)
     np.testing.assert_array_equal(slope[1], 0)

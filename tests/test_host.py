@@ -69,7 +69,12 @@ def test_one_call_for_batch_times_samples_under_every_nesting():
         (lambda: jax.grad(loss)(scores[0], KEY), 8),
         (lambda: jax.jit(jax.vmap(jax.grad(loss)))(scores, keys), 24),
         (lambda: jax.grad(lambda x: jax.vmap(loss)(x, keys).sum())(scores), 24),
-        (lambda: jax.vmap(jax.value_and_grad(lambda x, key: smooth.value(x, key=key)))(scores, keys), 24),
+        (
+            lambda: jax.vmap(jax.value_and_grad(lambda x, key: smooth.value(x, key=key)))(
+                scores, keys
+            ),
+            24,
+        ),
         (lambda: jax.vmap(lambda x: jax.vmap(partial(loss, x))(keys))(scores), 72),
         (lambda: jax.jvp(lambda x: smooth.argmax(x, key=KEY), (scores[0],), (scores[1],)), 8),
         (lambda: jax.hessian(lambda x: smooth.value(x, key=KEY))(scores[0]), 8),
@@ -84,9 +89,13 @@ def test_it_is_the_oracle_written_in_jax():
     scores = -jnp.exp(scores_of((5, 4, 6)))
     np.testing.assert_array_equal(jax.vmap(oracle)(scores), sx.best_grid_path(scores))
     host, compiled = (
-        sx.perturbed(each, num_samples=64, sigma=0.1, noise=sx.log_normal) for each in (oracle, sx.best_grid_path)
+        sx.perturbed(each, num_samples=64, sigma=0.1, noise=sx.log_normal)
+        for each in (oracle, sx.best_grid_path)
     )
-    both = [jax.jit(jax.value_and_grad(lambda x, s=s: (s.argmax(x, key=KEY) ** 2).sum()))(scores[0]) for s in (host, compiled)]
+    both = [
+        jax.jit(jax.value_and_grad(lambda x, s=s: (s.argmax(x, key=KEY) ** 2).sum()))(scores[0])
+        for s in (host, compiled)
+    ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), *both)
     assert not jax.grad(lambda x: oracle(x).sum())(scores[0]).any()
     assert oracle(scores[0].astype(np.float32)).dtype == np.float32
@@ -99,7 +108,10 @@ def test_arguments_are_rows_too_and_trees_are_trees():
         return {"a": np.eye(3)[best], "b": np.ones_like(scores["b"])}
 
     oracle = sx.host_oracle(masked)
-    scores, allowed = {"a": jnp.array([0.0, 2.0, 1.0]), "b": jnp.zeros(())}, jnp.array([True, False, True])
+    scores, allowed = (
+        {"a": jnp.array([0.0, 2.0, 1.0]), "b": jnp.zeros(())},
+        jnp.array([True, False, True]),
+    )
     np.testing.assert_array_equal(oracle(scores, allowed)["a"], [0, 0, 1])
     smooth = sx.perturbed(oracle, num_samples=4, sigma=0.0)
     np.testing.assert_array_equal(smooth.argmax(scores, allowed, key=KEY)["a"], [0, 0, 1])
@@ -133,7 +145,9 @@ def test_the_rows_of_a_mesh_are_solved_where_they_are():
     scores, keys = scores_of((8, 3, 3)), jax.random.split(KEY, 8)
 
     def gradients(scores, keys):
-        return jax.vmap(jax.grad(lambda x, key: (smooth.argmax(x, key=key) ** 2).sum()))(scores, keys)
+        return jax.vmap(jax.grad(lambda x, key: (smooth.argmax(x, key=key) ** 2).sum()))(
+            scores, keys
+        )
 
     split = jax.jit(jax.shard_map(gradients, mesh=mesh, in_specs=P("batch"), out_specs=P("batch")))
     out = split(*jax.device_put((scores, keys), NamedSharding(mesh, P("batch"))))
@@ -151,7 +165,8 @@ def test_errors_name_the_row():
     scores = jnp.zeros((2, 3, 4)).at[1, 0, 2].set(5.0)
     twice = jax.vmap(jax.vmap(sx.host_oracle(picky, workers=2)))
     with pytest.raises(
-        Exception, match=r"picky raised KeyError: 'no path', for row 3 of 6, index \(1, 0\) of the axes \(2, 3\)"
+        Exception,
+        match=r"picky raised KeyError: 'no path', for row 3 of 6, index \(1, 0\) of the axes \(2, 3\)",
     ):
         jax.block_until_ready(twice(scores))
 
@@ -160,26 +175,33 @@ def test_errors_name_the_row():
             raise MemoryError("too many")
         return scores
 
-    said = (
-        r"together raised MemoryError: too many, for the rows together.*given \(3, 4\), rows leading; for a batch .* jax.vmap"
-    )
+    said = r"together raised MemoryError: too many, for the rows together.*given \(3, 4\), rows leading; for a batch .* jax.vmap"
     with pytest.raises(Exception, match=said):
         jax.block_until_ready(jax.vmap(sx.host_oracle(together))(scores[0]))
 
     def scaled(factor):
         return sx.host_oracle(lambda scores: np.asarray(scores * factor))(scores[0, 0])
 
-    with pytest.raises(Exception, match=r"host_oracle: <lambda> closes over a traced value; write it as fn\(scores, data\)"):
+    with pytest.raises(
+        Exception,
+        match=r"host_oracle: <lambda> closes over a traced value; write it as fn\(scores, data\)",
+    ):
         jax.block_until_ready(jax.jit(scaled)(2.0))
 
 
 @pytest.mark.parametrize(
     ("fn", "said"),
     [
-        (lambda x: x[:1], r"returned the shape \(1, 4\) for 3 rows of scores \(4,\); return one answer for each row, \(3, 4\)"),
+        (
+            lambda x: x[:1],
+            r"returned the shape \(1, 4\) for 3 rows of scores \(4,\); return one answer for each row, \(3, 4\)",
+        ),
         (lambda x: x.argmax(-1), "returned int64; return floating numbers, y.astype"),
         (lambda x: x > 0, "returned bool; return floating numbers, y.astype"),
-        (lambda x: list(x), r"returned a list; return one NumPy array for all rows, np.stack\(answers\)"),
+        (
+            lambda x: list(x),
+            r"returned a list; return one NumPy array for all rows, np.stack\(answers\)",
+        ),
         (lambda x: None, "returned a NoneType; return one NumPy array for all rows"),
         (lambda x: np.where(x == 5, np.nan, x), "returned nan for row 2 of 3"),
     ],
@@ -198,7 +220,9 @@ def test_a_nan_in_the_scores_may_be_one_in_the_answer():
 
 
 def test_wrong_functions_are_refused():
-    with pytest.raises(TypeError, match="host_oracle: fn is a str; pass a function of NumPy arrays"):
+    with pytest.raises(
+        TypeError, match="host_oracle: fn is a str; pass a function of NumPy arrays"
+    ):
         sx.host_oracle("fn")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="host_oracle: workers=0"):
         sx.host_oracle(assignments, workers=0)

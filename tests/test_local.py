@@ -18,7 +18,9 @@ PEAKS = np.asarray(sx.gaussian_heatmap(CENTRES, shape=(64, 64), sigma=2.0))
 AXES = (-2, -1)
 
 
-def windowed(x: np.ndarray, peak: tuple[int, ...], radius: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def windowed(
+    x: np.ndarray, peak: tuple[int, ...], radius: int, temperature: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """The expectation and covariance in a window of one map, in NumPy."""
     grid = np.stack(np.meshgrid(*map(np.arange, x.shape), indexing="ij"), -1)
     inside = (abs(grid - np.array(peak)) <= radius).all(-1)
@@ -39,7 +41,9 @@ def test_the_expectation_in_a_window_of_any_rank_cut_at_the_border(shape):
         mean, _ = windowed(x, np.unravel_index(x.argmax(), x.shape), 2, 0.7)
         np.testing.assert_allclose(position, mean, atol=1e-12)
     if len(shape) == 1:
-        np.testing.assert_allclose(sx.local_argmax(maps, window=2, temperature=0.7), got[:, 0], atol=1e-15)
+        np.testing.assert_allclose(
+            sx.local_argmax(maps, window=2, temperature=0.7), got[:, 0], atol=1e-15
+        )
 
 
 def test_any_axes_and_order_and_one_radius_for_each():
@@ -50,8 +54,12 @@ def test_any_axes_and_order_and_one_radius_for_each():
         i = np.unravel_index(x.argmax(), x.shape)
         grid = np.stack(np.meshgrid(*map(np.arange, x.shape), indexing="ij"), -1)
         p = np.where((abs(grid - np.array(i)) <= [2, 1]).all(-1), np.exp(x), 0)
-        np.testing.assert_allclose(swapped[j], (p[..., None] * grid).sum((0, 1)) / p.sum(), atol=1e-12)
-    rows = jax.vmap(lambda x: sx.local_argmax(x, window=(2, 1), axis=(1, 0)))(maps.transpose(1, 0, 2))
+        np.testing.assert_allclose(
+            swapped[j], (p[..., None] * grid).sum((0, 1)) / p.sum(), atol=1e-12
+        )
+    rows = jax.vmap(lambda x: sx.local_argmax(x, window=(2, 1), axis=(1, 0)))(
+        maps.transpose(1, 0, 2)
+    )
     np.testing.assert_allclose(rows, swapped, atol=1e-14)
 
 
@@ -66,7 +74,9 @@ def test_what_is_outside_has_no_weight_however_large_it_is_elsewhere():
     np.testing.assert_allclose(peaks.mass, [1, 0], atol=1e-12)
     assert sx.local_argmax(scores, window=0) == 12
     assert not jax.grad(lambda x: sx.local_argmax(x, window=0))(scores).any()
-    np.testing.assert_allclose(sx.local_argmax(scores, window=99), sx.soft_argmax(scores), atol=1e-13)
+    np.testing.assert_allclose(
+        sx.local_argmax(scores, window=99), sx.soft_argmax(scores), atol=1e-13
+    )
 
 
 @pytest.mark.parametrize("beta", [5, 10])
@@ -108,13 +118,25 @@ def test_a_window_with_weights():
 @pytest.mark.parametrize("beta", [1, 5, 10])
 def test_two_equal_peaks_are_both_found(beta):
     both = PEAKS.sum(0).astype(np.float32)
-    find = partial(sx.find_peaks, both, count=3, window=6, min_distance=5, threshold=0.1, axis=AXES, temperature=1 / beta)
+    find = partial(
+        sx.find_peaks,
+        both,
+        count=3,
+        window=6,
+        min_distance=5,
+        threshold=0.1,
+        axis=AXES,
+        temperature=1 / beta,
+    )
     peaks = find(choice=sx.expm1_softmax)
     np.testing.assert_allclose(peaks.coordinates[:2], CENTRES, atol=0.05)
     np.testing.assert_array_equal(peaks.valid, [True, True, False])
     np.testing.assert_allclose(peaks.mass, [0.5, 0.5, 0], atol=2e-3)
     np.testing.assert_array_equal(peaks.coordinates[2], 0)
-    assert abs(np.asarray(sx.soft_argmax(both, axis=AXES, temperature=1 / beta)) - CENTRES[0]).max() > 5
+    assert (
+        abs(np.asarray(sx.soft_argmax(both, axis=AXES, temperature=1 / beta)) - CENTRES[0]).max()
+        > 5
+    )
 
 
 def test_a_peak_of_five_beside_one_of_ten_thousand():
@@ -130,10 +152,14 @@ def test_peaks_of_any_rank_are_those_of_a_search_in_numpy(shape):
     axes, distance = tuple(range(1, 1 + len(shape))), 2
     peaks = sx.find_peaks(maps, count=3, window=1, min_distance=distance, axis=axes, threshold=-0.5)
     for row, x in enumerate(maps):
-        grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, len(shape))
+        grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(
+            -1, len(shape)
+        )
         near = np.all(abs(grid[:, None] - grid[None]) <= distance, axis=-1)
         values = x.ravel()
-        maxima = [i for i in range(values.size) if values[i] == values[near[i]].max() and values[i] > -0.5]
+        maxima = [
+            i for i in range(values.size) if values[i] == values[near[i]].max() and values[i] > -0.5
+        ]
         maxima = sorted(maxima, key=lambda i: -values[i])[:3]
         share = np.exp(x) / np.exp(x).sum()
         np.testing.assert_array_equal(peaks.valid[row], np.arange(3) < len(maxima))
@@ -157,9 +183,13 @@ def test_plateaus_ties_masks_and_too_few_peaks():
     np.testing.assert_array_equal(peaks.valid, [True, False, False])
     np.testing.assert_allclose(peaks.coordinates, [1, 0, 0], atol=1e-14)
     seen = sx.find_peaks(hidden, count=2, window=1)
-    np.testing.assert_array_equal(seen.valid, [True, True])  # both are at least two entries from the nan
+    np.testing.assert_array_equal(
+        seen.valid, [True, True]
+    )  # both are at least two entries from the nan
     assert np.isnan(seen.mass).all()
-    slope = jax.grad(lambda x: sx.find_peaks(x, count=3, window=1).coordinates.sum())(jnp.array([0.0, 1.0, 0.0]))
+    slope = jax.grad(lambda x: sx.find_peaks(x, count=3, window=1).coordinates.sum())(
+        jnp.array([0.0, 1.0, 0.0])
+    )
     assert np.isfinite(slope).all()
     assert np.isnan(sx.local_argmax(hidden, window=1))
     assert sx.local_argmax(hidden, window=1, where=jnp.zeros(7, bool)) == 0
@@ -171,11 +201,15 @@ def test_derivatives_to_second_order():
 
     def local(x, t, y):
         positions = (y, sx.unit_positions(10))
-        return jnp.sin(sx.local_argmax(x, window=2, axis=AXES, temperature=t, positions=positions)).sum()
+        return jnp.sin(
+            sx.local_argmax(x, window=2, axis=AXES, temperature=t, positions=positions)
+        ).sum()
 
     def several(x, t, y):
         positions = (y, sx.unit_positions(10))
-        peaks = sx.find_peaks(x, count=3, window=2, min_distance=2, axis=AXES, temperature=t, positions=positions)
+        peaks = sx.find_peaks(
+            x, count=3, window=2, min_distance=2, axis=AXES, temperature=t, positions=positions
+        )
         return sum(jnp.sin(field + i).sum() for i, field in enumerate(peaks[:4]))
 
     for loss in [local, several]:
@@ -200,13 +234,41 @@ def test_half_precision_is_rounded_once(dtype):
 def test_wrong_arguments():
     x = jnp.zeros((5, 6))
     for call, kind, message in [
-        (lambda: sx.local_argmax(x, window=-1), ValueError, "local_argmax: window=-1; pass window >= 0"),
-        (lambda: sx.local_argmax(x, window=cast(Any, 1.5)), TypeError, "local_argmax: window=1.5 is not an int"),
-        (lambda: sx.local_argmax(x, window=(1, 2, 3), axis=(0, 1)), ValueError, "3 radii for 2 axes"),
-        (lambda: sx.find_peaks(x, count=1, window=1, min_distance=0), ValueError, "find_peaks: min_distance=0 leaves no entry"),
-        (lambda: sx.find_peaks(x, count=0, window=1), ValueError, "find_peaks: count=0; pass count >= 1"),
-        (lambda: sx.find_peaks(x, count=1, window=1, threshold=jnp.zeros(6)), ValueError, "find_peaks: threshold has shape"),
-        (lambda: sx.find_peaks(x, count=1, window=1, choice=lambda s, **_: s.sum()), ValueError, "find_peaks: choice returned"),
+        (
+            lambda: sx.local_argmax(x, window=-1),
+            ValueError,
+            "local_argmax: window=-1; pass window >= 0",
+        ),
+        (
+            lambda: sx.local_argmax(x, window=cast(Any, 1.5)),
+            TypeError,
+            "local_argmax: window=1.5 is not an int",
+        ),
+        (
+            lambda: sx.local_argmax(x, window=(1, 2, 3), axis=(0, 1)),
+            ValueError,
+            "3 radii for 2 axes",
+        ),
+        (
+            lambda: sx.find_peaks(x, count=1, window=1, min_distance=0),
+            ValueError,
+            "find_peaks: min_distance=0 leaves no entry",
+        ),
+        (
+            lambda: sx.find_peaks(x, count=0, window=1),
+            ValueError,
+            "find_peaks: count=0; pass count >= 1",
+        ),
+        (
+            lambda: sx.find_peaks(x, count=1, window=1, threshold=jnp.zeros(6)),
+            ValueError,
+            "find_peaks: threshold has shape",
+        ),
+        (
+            lambda: sx.find_peaks(x, count=1, window=1, choice=lambda s, **_: s.sum()),
+            ValueError,
+            "find_peaks: choice returned",
+        ),
         (
             lambda: sx.local_argmax(x, window=cast(Any, [1, 2]), axis=(0, 1)),
             TypeError,
@@ -217,20 +279,34 @@ def test_wrong_arguments():
             TypeError,
             "choice is a str; pass a function (scores",
         ),
-        (lambda: sx.local_argmax(x, window=1, choice=sx.top_k_mask), TypeError, "local_argmax: choice has the signature"),
-        (lambda: sx.find_peaks(x, count=1, window=1, choice=cast(Any, abs)), TypeError, "find_peaks: choice has the signature"),
+        (
+            lambda: sx.local_argmax(x, window=1, choice=sx.top_k_mask),
+            TypeError,
+            "local_argmax: choice has the signature",
+        ),
+        (
+            lambda: sx.find_peaks(x, count=1, window=1, choice=cast(Any, abs)),
+            TypeError,
+            "find_peaks: choice has the signature",
+        ),
         (
             lambda: jax.jit(lambda count: sx.find_peaks(x, count=count, window=1))(2),
             TypeError,
             "find_peaks: count is traced; it",
         ),
-        (lambda: sx.local_argmax(x, window=1, weight=cast(Any, 2.0)), TypeError, "weight is a float; pass a function of the"),
+        (
+            lambda: sx.local_argmax(x, window=1, weight=cast(Any, 2.0)),
+            TypeError,
+            "weight is a float; pass a function of the",
+        ),
     ]:
         with pytest.raises(kind, match=re.escape(message)):
             call()
 
     def learned(background):
-        return sx.local_argmax(x[0], window=1, choice=partial(sx.expm1_softmax, background=background))
+        return sx.local_argmax(
+            x[0], window=1, choice=partial(sx.expm1_softmax, background=background)
+        )
 
     with pytest.raises(TypeError, match="local_argmax: choice closes over a traced value"):
         jax.grad(learned)(0.1)

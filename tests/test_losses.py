@@ -33,11 +33,15 @@ def test_gumbel_noise_has_the_constant_and_is_the_cross_entropy(sigma):
         entropy = -(target * jnp.log(jnp.where(target > 0, target, 1))).sum()
         expected = sigma * (optax.softmax_cross_entropy(SCORES / sigma, target) - entropy)
         assert abs(draws.mean() - expected) <= 5 * draws.std() / np.sqrt(24)
-    gradient = jax.grad(loss, argnums=1)(SCORES, soft, key=KEY)  # Ω'(y) − θ, constant at the optimum
+    gradient = jax.grad(loss, argnums=1)(
+        SCORES, soft, key=KEY
+    )  # Ω'(y) − θ, constant at the optimum
     np.testing.assert_allclose(gradient - gradient.mean(), 0, atol=1e-12)
     two = jnp.stack([SCORES, SCORES])  # an instance of two choices: two constants
     assert smooth.penalty is not None
-    np.testing.assert_allclose(smooth.penalty(two * 0 + TARGET[None]), 2 * smooth.penalty(TARGET), rtol=1e-12)
+    np.testing.assert_allclose(
+        smooth.penalty(two * 0 + TARGET[None]), 2 * smooth.penalty(TARGET), rtol=1e-12
+    )
 
 
 def test_other_noises_leave_the_constant_out():
@@ -64,10 +68,16 @@ def test_minus_infinity_that_is_not_chosen_counts_nothing():
 def test_spo_plus_bounds_the_regret_and_has_its_subgradient(oracle):
     loss = sx.spo_plus_loss(oracle)
     shape = (3, 4) if oracle is sx.best_grid_path else (4,)
-    for scores, targets in zip(scores_of((20, *shape)), scores_of((20, *shape), seed=1), strict=True):
+    for scores, targets in zip(
+        scores_of((20, *shape)), scores_of((20, *shape), seed=1), strict=True
+    ):
         value, (by_scores, by_targets) = jax.value_and_grad(loss, argnums=(0, 1))(scores, targets)
         shifted, true = oracle(2 * scores - targets), oracle(targets)
-        np.testing.assert_allclose(value, ((2 * scores - targets) * shifted - (2 * scores - targets) * true).sum(), rtol=1e-9)
+        np.testing.assert_allclose(
+            value,
+            ((2 * scores - targets) * shifted - (2 * scores - targets) * true).sum(),
+            rtol=1e-9,
+        )
         np.testing.assert_allclose(by_scores, 2 * (shifted - true), atol=1e-12)
         np.testing.assert_allclose(by_targets, true - shifted, atol=1e-12)
         assert value >= (targets * (true - oracle(scores))).sum() - 1e-9
@@ -98,9 +108,14 @@ def test_spo_plus_asks_for_two_rows_at_once_and_takes_trees():
 
 def test_half_precision_is_computed_in_float32_and_rounded_once():
     scores = jnp.array([300.0, 301.0, 299.0])
-    fenchel_young = sx.fenchel_young_loss(sx.perturbed(sx.one_hot_argmax, num_samples=256, noise=sx.gumbel))
+    fenchel_young = sx.fenchel_young_loss(
+        sx.perturbed(sx.one_hot_argmax, num_samples=256, noise=sx.gumbel)
+    )
     spo_plus = sx.spo_plus_loss(sx.one_hot_argmax)
-    for loss in [lambda x: fenchel_young(x, TARGET.astype(x.dtype), key=KEY), lambda x: spo_plus(x, -x)]:
+    for loss in [
+        lambda x: fenchel_young(x, TARGET.astype(x.dtype), key=KEY),
+        lambda x: spo_plus(x, -x),
+    ]:
         for dtype in [jnp.float16, jnp.bfloat16]:
             rounded = scores.astype(dtype)
             value, gradient = jax.value_and_grad(loss)(rounded)
@@ -109,10 +124,14 @@ def test_half_precision_is_computed_in_float32_and_rounded_once():
 
 
 def test_spo_plus_checks_rows_and_passes_derivatives_of_arguments():
-    with pytest.raises(ValueError, match=r"spo_plus_loss: oracle returned the shape \(1, 3\) for 2 rows"):
+    with pytest.raises(
+        ValueError, match=r"spo_plus_loss: oracle returned the shape \(1, 3\) for 2 rows"
+    ):
         sx.spo_plus_loss(sx.row_oracle(lambda rows: sx.one_hot_argmax(rows[:1])))(SCORES, -SCORES)
     loss = sx.spo_plus_loss(lambda scores, gate: gate * sx.one_hot_argmax(scores))
-    np.testing.assert_allclose(jax.grad(loss, argnums=2)(SCORES, -SCORES, 2.0), loss(SCORES, -SCORES, 1.0))
+    np.testing.assert_allclose(
+        jax.grad(loss, argnums=2)(SCORES, -SCORES, 2.0), loss(SCORES, -SCORES, 1.0)
+    )
 
 
 def test_training_through_the_losses_finds_the_targets():
@@ -122,7 +141,9 @@ def test_training_through_the_losses_finds_the_targets():
     fenchel_young = sx.fenchel_young_loss(sx.perturbed(sx.one_hot_argmax, num_samples=4))
     spo_plus = sx.spo_plus_loss(sx.one_hot_argmax)
     for loss in [
-        lambda w, key: jax.vmap(fenchel_young)(features @ w, targets, key=jax.random.split(key, 64)).mean(),
+        lambda w, key: jax.vmap(fenchel_young)(
+            features @ w, targets, key=jax.random.split(key, 64)
+        ).mean(),
         lambda w, key: jax.vmap(spo_plus)(features @ w, true).mean(),
     ]:
         optimizer = optax.sgd(1.0)
@@ -134,7 +155,9 @@ def test_training_through_the_losses_finds_the_targets():
 
         start = jnp.zeros((4, 3))
         state, _ = jax.lax.scan(step, (start, optimizer.init(start)), jax.random.split(KEY, 150))
-        assert (sx.one_hot_argmax(features @ jnp.asarray(state[0])) == targets).all(-1).mean() > 0.95
+        assert (sx.one_hot_argmax(features @ jnp.asarray(state[0])) == targets).all(
+            -1
+        ).mean() > 0.95
 
 
 def test_wrong_targets_and_pairs_are_told():
@@ -143,13 +166,21 @@ def test_wrong_targets_and_pairs_are_told():
         ("fenchel_young_loss", lambda *arrays: loss(*arrays, key=KEY)),
         ("spo_plus_loss", sx.spo_plus_loss(sx.one_hot_argmax)),
     ]:
-        with pytest.raises(ValueError, match=rf"{name}: targets have the shape \(2,\) for scores \(3,\); pass what an oracle"):
+        with pytest.raises(
+            ValueError,
+            match=rf"{name}: targets have the shape \(2,\) for scores \(3,\); pass what an oracle",
+        ):
             call(SCORES, jnp.zeros(2))
         with pytest.raises(TypeError, match=f"{name}: targets is a float; pass an array"):
             call(SCORES, 1.0)
-    with pytest.raises(TypeError, match=r"fenchel_young_loss: smooth is a function; pass a SmoothMax, such as sx.perturbed"):
+    with pytest.raises(
+        TypeError,
+        match=r"fenchel_young_loss: smooth is a function; pass a SmoothMax, such as sx.perturbed",
+    ):
         sx.fenchel_young_loss(sx.softmax)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="spo_plus_loss: oracle is a str; pass a function"):
         sx.spo_plus_loss("argmax")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"spo_plus_loss: .* oracle returned the shape \(\) for scores \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"spo_plus_loss: .* oracle returned the shape \(\) for scores \(3,\)"
+    ):
         sx.spo_plus_loss(jnp.max)(SCORES, TARGET)

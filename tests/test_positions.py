@@ -12,8 +12,12 @@ def test_every_convention_by_hand():
     np.testing.assert_array_equal(sx.pixel_positions(3, origin=0.5), [0.5, 1.5, 2.5])
     np.testing.assert_array_equal(sx.unit_positions(4), [-0.75, -0.25, 0.25, 0.75])
     np.testing.assert_array_equal(sx.unit_positions(5, align_corners=True), [-1, -0.5, 0, 0.5, 1])
-    np.testing.assert_array_equal(sx.unit_positions(4, interval=(0.0, 1.0)), [0.125, 0.375, 0.625, 0.875])
-    np.testing.assert_array_equal(sx.unit_positions(3, align_corners=True, interval=(10.0, 20.0)), [10, 15, 20])
+    np.testing.assert_array_equal(
+        sx.unit_positions(4, interval=(0.0, 1.0)), [0.125, 0.375, 0.625, 0.875]
+    )
+    np.testing.assert_array_equal(
+        sx.unit_positions(3, align_corners=True, interval=(10.0, 20.0)), [10, 15, 20]
+    )
     for align_corners in [False, True]:
         np.testing.assert_array_equal(sx.unit_positions(1, align_corners=align_corners), [0])
 
@@ -32,7 +36,9 @@ def test_positions_are_rounded_once_and_the_table_is_right_both_ways(n):
         np.testing.assert_allclose(back(np.asarray(x)), i, atol=1e-13)
     np.testing.assert_array_equal(sx.unit_positions(n), -sx.unit_positions(n)[::-1])
     np.testing.assert_array_equal(sx.unit_positions(n), (2 * i + 1 - n) / n)
-    np.testing.assert_array_equal(sx.unit_positions(n, align_corners=True), (2 * i + 1 - n) / (n - 1))
+    np.testing.assert_array_equal(
+        sx.unit_positions(n, align_corners=True), (2 * i + 1 - n) / (n - 1)
+    )
 
 
 @pytest.mark.parametrize("shape", [(9,), (6, 9), (4, 6, 9)])
@@ -50,7 +56,9 @@ def test_a_peak_is_read_in_every_convention(shape):
         (lambda n: sx.unit_positions(n, interval=(0.0, 1.0)), lambda i, n: (i + 0.5) / n),
     ]:
         got = sx.expected_index(choice, axis=axes, positions=tuple(convention(n) for n in shape))
-        np.testing.assert_allclose(got, [convert(i, n) for i, n in zip(read, shape, strict=True)], atol=1e-12)
+        np.testing.assert_allclose(
+            got, [convert(i, n) for i, n in zip(read, shape, strict=True)], atol=1e-12
+        )
 
 
 def test_wrong_lengths():
@@ -59,7 +67,10 @@ def test_wrong_lengths():
     with pytest.raises(TypeError, match=r"unit_positions: n=2\.5 is not an int"):
         sx.unit_positions(2.5)  # pyright: ignore[reportArgumentType]
     for interval in [1.0, (0.0, 1.0, 2.0), (1.0, 1.0), (0.0, np.inf), ("0", "1")]:
-        with pytest.raises(ValueError, match=r"unit_positions: interval=.*; pass its two ends, finite and different"):
+        with pytest.raises(
+            ValueError,
+            match=r"unit_positions: interval=.*; pass its two ends, finite and different",
+        ):
             sx.unit_positions(3, interval=interval)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="pixel_positions: origin is a str"):
         sx.pixel_positions(3, origin="corner")  # pyright: ignore[reportArgumentType]

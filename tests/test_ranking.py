@@ -27,7 +27,9 @@ def test_ranks_are_those_of_scipy_with_the_first_of_ties_larger(n):
     for axis, x in [(1, scores), (-1, scores), (0, scores.T), (1, scores.T[None])]:
         out = np.asarray(sx.ranking(jnp.asarray(x), axis=axis))
         np.testing.assert_array_equal(
-            out.reshape(expected.shape) if axis in (1, -1) and x is scores else out.squeeze().T.reshape(expected.shape),
+            out.reshape(expected.shape)
+            if axis in (1, -1) and x is scores
+            else out.squeeze().T.reshape(expected.shape),
             expected,
         )
 
@@ -75,18 +77,29 @@ def test_ranking_keeps_the_sharding_of_a_batch(kind):
 
 
 @pytest.mark.parametrize(
-    ("name", "cdf"), [("normal", lambda t: norm.cdf(t / np.sqrt(2))), ("gumbel", lambda t: 1 / (1 + np.exp(-t)))]
+    ("name", "cdf"),
+    [("normal", lambda t: norm.cdf(t / np.sqrt(2))), ("gumbel", lambda t: 1 / (1 + np.exp(-t)))],
 )
 def test_expected_ranks_have_their_closed_form_and_derivatives(name, cdf):
-    scores, sigma, noise = np.asarray(scores_of((3, 6))), np.array([[0.5], [1.0], [2.0]]), getattr(sx, name)
+    scores, sigma, noise = (
+        np.asarray(scores_of((3, 6))),
+        np.array([[0.5], [1.0], [2.0]]),
+        getattr(sx, name),
+    )
     below = cdf((scores[:, :, None] - scores[:, None, :]) / sigma[:, :, None])
     expected = 1 + below.sum(-1) - 0.5
     out = sx.expected_ranking(jnp.asarray(scores), sigma=jnp.asarray(sigma), noise=noise)
     np.testing.assert_allclose(out, expected, rtol=1e-13)
     np.testing.assert_allclose(out.sum(-1), 21, rtol=1e-13)
-    along = sx.expected_ranking(jnp.asarray(scores.T), sigma=jnp.asarray(sigma.T), noise=noise, axis=0)
+    along = sx.expected_ranking(
+        jnp.asarray(scores.T), sigma=jnp.asarray(sigma.T), noise=noise, axis=0
+    )
     np.testing.assert_allclose(along, expected.T, rtol=1e-13)
-    check_grads(lambda x, s: sx.expected_ranking(x, sigma=s, noise=noise), (jnp.asarray(scores), jnp.asarray(sigma)), order=2)
+    check_grads(
+        lambda x, s: sx.expected_ranking(x, sigma=s, noise=noise),
+        (jnp.asarray(scores), jnp.asarray(sigma)),
+        order=2,
+    )
 
 
 def test_expected_ranks_are_what_samples_estimate():
@@ -94,7 +107,9 @@ def test_expected_ranks_are_what_samples_estimate():
     for noise in [sx.normal, sx.gumbel]:
         smooth = sx.perturbed(sx.ranking, num_samples=4096, sigma=0.7, noise=noise)
         error = sx.standard_error(smooth).argmax(scores, key=jax.random.key(0))
-        difference = smooth.argmax(scores, key=jax.random.key(0)) - sx.expected_ranking(scores, sigma=0.7, noise=noise)
+        difference = smooth.argmax(scores, key=jax.random.key(0)) - sx.expected_ranking(
+            scores, sigma=0.7, noise=noise
+        )
         assert (abs(difference) <= 5 * error).all()
 
 
@@ -111,16 +126,26 @@ def test_expected_ranking_limits():
     assert not jax.jacrev(ranks)(scores, 0.0).any()
     assert not jax.jacrev(ranks)(scores, 1.0)[:, 3:].any()
     for sigma in [0.1, 1e-30]:  # float32 has no 1/σ² of the second
-        for jacobian in jax.jacrev(ranks, argnums=(0, 1))(scores.astype(np.float32), jnp.float32(sigma)):
+        for jacobian in jax.jacrev(ranks, argnums=(0, 1))(
+            scores.astype(np.float32), jnp.float32(sigma)
+        ):
             assert np.isfinite(jacobian).all()
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.hessian(ranks, argnums=(0, 1))(scores, 0.1)))
+    assert all(
+        np.isfinite(leaf).all()
+        for leaf in jax.tree.leaves(jax.hessian(ranks, argnums=(0, 1))(scores, 0.1))
+    )
     assert np.isnan(ranks(scores.at[0].set(jnp.nan), 1.0)).all()
     assert np.isnan(jax.jit(ranks)(scores, -1.0)).all()
     for dtype in DTYPES:
         assert ranks(scores.astype(dtype), 1.0).dtype == dtype
-    with pytest.raises(TypeError, match=r"expected_ranking: the noise has no difference.*sx.perturbed\(sx.ranking\)"):
+    with pytest.raises(
+        TypeError,
+        match=r"expected_ranking: the noise has no difference.*sx.perturbed\(sx.ranking\)",
+    ):
         sx.expected_ranking(scores, noise=sx.laplace)
-    with pytest.raises(TypeError, match=r"expected_ranking: the noise does not add to the scores; estimate"):
+    with pytest.raises(
+        TypeError, match=r"expected_ranking: the noise does not add to the scores; estimate"
+    ):
         sx.expected_ranking(scores, noise=sx.log_normal._replace(difference=jax.nn.sigmoid))
     with pytest.raises(ValueError, match="expected_ranking: sigma=-1 is below 0"):
         sx.expected_ranking(scores, sigma=-1.0)
@@ -132,7 +157,10 @@ def test_expected_ranking_limits():
 def paths(rows, columns):
     """All right-and-down paths, those that go right first before the others."""
     masks = []
-    for steps in sorted({p for p in product("DR", repeat=rows + columns - 2) if p.count("D") == rows - 1}, reverse=True):
+    for steps in sorted(
+        {p for p in product("DR", repeat=rows + columns - 2) if p.count("D") == rows - 1},
+        reverse=True,
+    ):
         mask = np.zeros((rows, columns))
         mask[0, 0], i, j = 1, 0, 0
         for step in steps:
@@ -169,5 +197,8 @@ def test_grid_semantics():
     for mode in [jax.jacrev, jax.jacfwd]:
         assert not mode(sx.best_grid_path)(one).any()
     for shape in [(3,), (), (0, 3), (2, 0)]:
-        with pytest.raises(ValueError, match=r"best_grid_path: scores have shape .*; pass a grid of at least one cell"):
+        with pytest.raises(
+            ValueError,
+            match=r"best_grid_path: scores have shape .*; pass a grid of at least one cell",
+        ):
             sx.best_grid_path(jnp.zeros(shape))

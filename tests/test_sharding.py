@@ -20,13 +20,19 @@ def test_shards_that_do_not_divide_the_axis(contract):
     """Such an array exists only inside of `jit`: here as a part of one that is sharded evenly."""
     mesh = jax.make_mesh((8,), ("v",), axis_types=(AxisType.Auto,))
     along = NamedSharding(mesh, P(None, "v"))
-    scores, weights = scores_of((4, 104), dtype=np.float32), scores_of((4, 104), dtype=np.float32, seed=1)
+    scores, weights = (
+        scores_of((4, 104), dtype=np.float32),
+        scores_of((4, 104), dtype=np.float32, seed=1),
+    )
 
     def both(scores, weights):
         out, pullback = jax.vjp(contract.apply, jnp.tanh(scores)[:, :101])
         back = pullback(weights[:, :101])[0]
         # Padded, since no array that `jit` returns is sharded unevenly: it would be gathered.
-        return [jax.lax.with_sharding_constraint(jnp.pad(x, ((0, 0), (0, 3))), along) for x in (out, back)]
+        return [
+            jax.lax.with_sharding_constraint(jnp.pad(x, ((0, 0), (0, 3))), along)
+            for x in (out, back)
+        ]
 
     placed = jax.device_put((scores, weights), along)
     compiled = jax.jit(both).lower(*placed).compile()
@@ -70,7 +76,11 @@ def test_two_processes_of_four_devices_are_one():
     command = [sys.executable, "-c", WORKER]
     pair = [
         subprocess.Popen(
-            [*command, str(i), port], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parent
+            [*command, str(i), port],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=Path(__file__).parent,
         )
         for i in range(2)
     ]

@@ -14,7 +14,9 @@ import softmaxx as sx
 def test_alpha_as_number_and_as_array_agree(alpha):
     scores = scores_of((3, 6))
     for one in [np.float32(alpha), np.asarray(alpha), jnp.asarray(alpha), jnp.full((3, 1), alpha)]:
-        np.testing.assert_allclose(sx.entmax(scores, alpha=one), sx.entmax(scores, alpha=alpha), atol=1e-7)
+        np.testing.assert_allclose(
+            sx.entmax(scores, alpha=one), sx.entmax(scores, alpha=alpha), atol=1e-7
+        )
 
 
 def test_alpha_per_slice():
@@ -33,7 +35,9 @@ def alpha_derivative(scores, alpha, step=1e-6):
     if alpha - step < 1:
         at, one, two = (reference_choice(scores, alpha + k * step) for k in (0, 1, 2))
         return (-3 * at + 4 * one - two) / (2 * step)
-    return (reference_choice(scores, alpha + step) - reference_choice(scores, alpha - step)) / (2 * step)
+    return (reference_choice(scores, alpha + step) - reference_choice(scores, alpha - step)) / (
+        2 * step
+    )
 
 
 @jax.jit
@@ -75,13 +79,19 @@ def test_alpha_scores_and_temperature_together_to_second_order():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_mixed_second_derivative_is_symmetric_through_one(dtype):
-    scores, weights = jnp.array([0.3, 1.0, -0.2, 0.9], dtype), jnp.array([1.0, -2.0, 0.5, 3.0], dtype)
+    scores, weights = (
+        jnp.array([0.3, 1.0, -0.2, 0.9], dtype),
+        jnp.array([1.0, -2.0, 0.5, 3.0], dtype),
+    )
 
     def loss(alpha, temperature):
         return weights @ sx.entmax(scores, alpha=alpha, temperature=temperature)
 
     hessian = jax.jit(jax.hessian(loss, argnums=(0, 1)))
-    at = [np.array(hessian(jnp.asarray(1 + step, dtype), jnp.asarray(1.3, dtype))) for step in [0.0, 1e-6, 1e-5, 1e-4, 1e-3]]
+    at = [
+        np.array(hessian(jnp.asarray(1 + step, dtype), jnp.asarray(1.3, dtype)))
+        for step in [0.0, 1e-6, 1e-5, 1e-4, 1e-3]
+    ]
     for h in at:
         np.testing.assert_allclose(h, h.T, rtol=1e-4)
         np.testing.assert_allclose(h, at[0], rtol=5e-3)
@@ -98,6 +108,8 @@ def test_alpha_below_one():
 
 def test_more_alpha_more_zeros():
     scores = scores_of((200,), scale=2.0)
-    counts = [int((sx.entmax(scores, alpha=alpha) > 0).sum()) for alpha in [1.0, 1.3, 1.5, 2.0, 3.0]]
+    counts = [
+        int((sx.entmax(scores, alpha=alpha) > 0).sum()) for alpha in [1.0, 1.3, 1.5, 2.0, 3.0]
+    ]
     assert counts == sorted(counts, reverse=True)
     assert len(set(counts)) == 5

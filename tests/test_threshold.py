@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import softmaxx as sx
-from softmaxx import _reduce, _threshold
+from softmaxx._src.choices import engine, pyramid
+from softmaxx._src.core import reductions, sharding
 
 
 def doubling(n):
@@ -56,7 +57,9 @@ def test_hard_slices_are_solved(alpha):
 )
 @settings(max_examples=60, deadline=None)
 def test_a_choice_is_a_distribution_in_the_order_of_the_scores(scores, alpha):
-    padded = jnp.asarray(np.pad(scores, (0, 40 - scores.size), constant_values=-np.inf))  # one shape, one compilation
+    padded = jnp.asarray(
+        np.pad(scores, (0, 40 - scores.size), constant_values=-np.inf)
+    )  # one shape, one compilation
     p = np.asarray(sx.entmax(padded, alpha=alpha), np.float64)
     assert (p >= 0).all()
     assert abs(p.sum() - 1) <= 1e-6
@@ -76,8 +79,8 @@ def passes_of(scores, alpha, monkeypatch):
         return state
 
     with monkeypatch.context() as patch, jax.disable_jit():
-        patch.setattr(_threshold.lax, "while_loop", counted)
-        patch.setattr(_threshold, "pinned", lambda x: x)
+        patch.setattr(engine.lax, "while_loop", counted)
+        patch.setattr(sharding, "computed_once", lambda x: x)
         sx.entmax(scores, alpha=alpha)
     return passes
 
@@ -94,7 +97,7 @@ def test_hard_slices_take_few_passes(alpha, monkeypatch):
 @pytest.mark.parametrize("alpha", [1.5, 2.0])
 @pytest.mark.parametrize("n", [64, 1024])
 def test_passes_are_bounded(alpha, n, monkeypatch):
-    monkeypatch.setattr(_reduce, "_COARSEST", n)  # from scratch: no coarse levels
+    monkeypatch.setattr(pyramid, "_COARSEST", n)  # from scratch: no coarse levels
     slices = np.stack([doubling(n), *(scores[:n] for scores in list(HARD.values())[1:])])
     (passes,) = passes_of(jnp.asarray(slices, np.float32), alpha, monkeypatch)
     assert passes <= 22 + np.log2(n)
@@ -104,7 +107,13 @@ def test_passes_are_bounded(alpha, n, monkeypatch):
 
 @pytest.mark.parametrize(
     "function",
-    [sx.softmax, sx.sparsemax, sx.entmax, partial(sx.soft_top_k, k=3), sx.threshold_map(jax.nn.sigmoid)],
+    [
+        sx.softmax,
+        sx.sparsemax,
+        sx.entmax,
+        partial(sx.soft_top_k, k=3),
+        sx.threshold_map(jax.nn.sigmoid),
+    ],
     ids=["softmax", "sparsemax", "entmax", "soft_top_k", "threshold_map"],
 )
 def test_the_backward_pass_keeps_one_array(function):
@@ -128,7 +137,7 @@ def test_the_bracket_ends_a_step_that_never_improves():
         return jnp.sign(target - tau) * 1e-3, constant_error
 
     constant_error = jnp.ones_like(start)
-    tau, _ = jax.jit(lambda lower: _threshold.solve(step, lower, lower, lower + 1, 1e-7))(start)
+    tau, _ = jax.jit(lambda lower: engine.solve(step, lower, lower, lower + 1, 1e-7))(start)
     np.testing.assert_allclose(tau, target, atol=2e-3)
 
 
@@ -138,7 +147,7 @@ def test_sums_are_plain_sums_for_any_axes(n, monkeypatch):
     for devices in [1, 8]:
         monkeypatch.setattr(jax, "device_count", lambda count=devices: count)
         for axes in [(0,), (1,), (0, 1), (1, 0)]:
-            both = _reduce.sums((a, b), axes)
+            both = reductions.sums((a, b), axes)
             np.testing.assert_allclose(both[0], a.sum(axes, keepdims=True), atol=1e-11)
             np.testing.assert_allclose(both[1], b.sum(axes, keepdims=True), atol=1e-11)
 
@@ -148,13 +157,15 @@ def test_sums_are_plain_sums_for_any_axes(n, monkeypatch):
 def test_levels_are_subsets_and_the_peak_is_the_max(n, devices, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     x = scores_of((3, n), dtype=np.float32).at[0, -1].set(9.0)
-    peak, levels = _reduce.peak_and_levels((x,), (1,))
+    peak, levels = pyramid.peak_and_levels((x,), (1,))
     np.testing.assert_array_equal(peak, x.max(1, keepdims=True))
-    above = _threshold.scaled(peak, peak, jnp.ones((1, 1), np.float32))
+    above = engine.scaled(peak, peak, jnp.ones((1, 1), np.float32))
     np.testing.assert_array_equal(above(x, 0 * peak).max(1), 0)
     for level in levels:
         entries = np.concatenate(level, 1)
-        assert all(np.isin(row, np.asarray(full)).all() for row, full in zip(entries, x, strict=True))
+        assert all(
+            np.isin(row, np.asarray(full)).all() for row, full in zip(entries, x, strict=True)
+        )
         assert all(np.unique(row).size == row.size for row in entries)
     counts = [sum(part.shape[1] for part in level) for level in levels]
     assert counts == sorted(counts)
@@ -164,7 +175,7 @@ def test_levels_are_subsets_and_the_peak_is_the_max(n, devices, monkeypatch):
 def test_a_level_has_the_two_largest_entries_of_every_block(rows, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     x = scores_of((rows, 4096), dtype=np.float32).at[0, 5].set(np.inf).at[0, 7].set(-np.inf)
-    coarsest, coarse, (whole,) = _reduce.peak_and_levels((x,), (1,))[1]
+    coarsest, coarse, (whole,) = pyramid.peak_and_levels((x,), (1,))[1]
     assert whole is x
     blocks = np.sort(np.asarray(x).reshape(rows, 16, 256), axis=1)
     np.testing.assert_array_equal(coarse, blocks[:, [-1, -2]].swapaxes(0, 1))

@@ -1,0 +1,1 @@
+"""The library, room by room; private: use `import softmaxx as sx`."""

@@ -1,0 +1,1 @@
+"""Choices: scores → a point of the hull of the choice set, regularised."""

@@ -1,0 +1,105 @@
+"""The threshold for any α, by a series of third order."""
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from softmaxx._src.choices import engine, powers, pyramid
+from softmaxx._src.choices.pyramid import Level
+from softmaxx._src.choices.support import Threshold
+from softmaxx._src.core import sharding
+from softmaxx._src.core.types import Array
+
+_BEFORE_LAST = 3e-3  # an error of Σφ small enough for the step of third order
+
+
+def solve(
+    levels: list[Level], above: Callable, alpha: Array, power: float | None, axes: tuple[int, ...]
+) -> Threshold:
+    """The threshold for any α ≥ 1, one for each slice: p = φ(z − τ) with z = (x − peak)/T and Σp = 1."""
+    (x,) = levels[-1]
+    eps, tiny = float(jnp.finfo(x.dtype).eps), float(jnp.finfo(x.dtype).tiny)
+    log_n = math.log(math.prod(x.shape[axis] for axis in axes))
+    epsilon, offset = powers.exponent(alpha)
+
+    def sums(level, tau):
+        def lanes(x):
+            p, r = _powered(x, above, tau, epsilon, offset, power)
+            return p, p * r, p * r * r, p * r * r * r
+
+        return pyramid.sums_over(level, axes, lanes)
+
+    def step_on(level):
+        return lambda tau: _series_step(sums(level, tau), epsilon)
+
+    lower = jnp.where(offset == 1, 0, -1 / epsilon)
+    all_equal = -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps
+    upper = jnp.where(offset == 1, all_equal, 0 * epsilon - 8 * tiny)
+    # The last step is taken below and is of third order where α ≤ 1.5.
+    tolerance = jnp.where(
+        epsilon <= 0.5, _BEFORE_LAST, sharding.full_keeping_sharding(eps / 4, epsilon)
+    )
+    tau, delta = engine.solve_by_levels(levels, step_on, lower, upper, tolerance)
+    tau = jnp.where(tau + delta < upper, tau + delta, tau)
+    f, *higher = sums((x,), tau)
+    delta, _ = _series_step([f, *higher], epsilon)
+    # The height at τ, and the Taylor series of its convex function of τ, of which 1 − Σφ is the derivative.
+    q1, q2, q3 = higher
+    p, _ = _powered(x, above, tau, epsilon, offset, power)
+    power_sum = jnp.where(p > 0, p * (offset + epsilon * above(x, tau)), p).sum(axes, keepdims=True)
+    height = tau + jnp.where(offset == 1, 0, 1 / epsilon) + (power_sum - 1) / alpha
+    q2, q3 = (1 - epsilon) * q2, (1 - epsilon) * (1 - 2 * epsilon) * q3
+    height += delta * (1 - f + delta * (q1 / 2 - delta * (q2 / 6 - delta * q3 / 24)))
+    return Threshold(tau, delta, f, height)
+
+
+def choice(
+    x: Array, above: Callable, alpha: Array, power: float | None, threshold: Threshold
+) -> Array:
+    """p = φ(z − τ)."""
+    tau, delta, f, _ = threshold
+    epsilon, offset = powers.exponent(alpha)
+    p, r = _powered(x, above, tau, epsilon, offset, power)
+    # (1 − εδ/s)^{1/ε}, to the order of the step: τ + δ would be rounded, and the sum with it.
+    r = delta * r
+    series = 1 - r * (1 - (1 - epsilon) / 2 * r * (1 - (1 - 2 * epsilon) / 3 * r))
+    exact = jnp.where((epsilon * r >= 1) | (series <= 0), 0, p * series)
+    # For large α float cannot resolve τ where many entries are almost equal: what is left is to share what they have.
+    return jnp.where(abs(f - 1) < 0.1, exact, p / jnp.where(f == 0, 1, f))
+
+
+def _powered(x, above, tau, epsilon, offset, power) -> tuple[Array, Array]:
+    smallest = float(jnp.finfo(x.dtype).eps) * (offset - epsilon * tau)
+    return powers.raised(above(x, tau), epsilon, offset, power, smallest)
+
+
+def _series_step(sums: list[Array], epsilon: float | Array) -> tuple[Array, Array]:
+    """The step δ of τ that makes f = Σp equal to 1, to third order, and the error of log f that is left.
+
+    With p = s^{1/ε}, s falling by ε with each unit of τ, and S_k = Σ p/s^k, given as f, S₁, S₂, S₃, the norm f^ε is convex
+    in τ and almost straight. Its Taylor series around τ, with q_k = S_k/f, sets
+
+        (1 − f^{−ε})/ε = q₁δ − (1−ε)/2·(q₂ − q₁²)δ² + (1−ε)/6·((1−2ε)q₃ − 3(1−ε)q₁q₂ + (2−ε)q₁³)δ³ − …
+
+    and δ is the series reversed. At ε = 0 the left side is log f and the right side δ; at ε = 1 it is the step of Newton.
+    """
+    f, *higher = sums
+    inverse = 1 / f
+    q1, q2, q3 = (one * inverse for one in higher)
+    eta = -jnp.expm1(-epsilon * jnp.log(f)) / epsilon
+    straight = 1 / q1
+    newton = eta * straight
+    a = (1 - epsilon) / 2 * (q2 * straight - q1) * newton
+    b = (
+        (1 - epsilon)
+        / 6
+        * ((1 - 2 * epsilon) * q3 * straight - 3 * (1 - epsilon) * q2 + (2 - epsilon) * q1**2)
+        * newton**2
+    )
+    third = 2 * a**2 - b
+    # Beyond ε = ½ the sums of negative powers of s say little: Newton's step alone.
+    smooth = (epsilon <= 0.5) & (a < 1) & (abs(third) < 1)
+    delta = jnp.where(smooth, newton * (1 + a + third), newton)
+    error = jnp.where(smooth, jnp.maximum(abs(third * eta), eta**4 / 24), abs(eta))
+    return jnp.where(f == 0, 0, delta), jnp.where(f == 0, 0, error)

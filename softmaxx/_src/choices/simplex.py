@@ -1,0 +1,143 @@
+"""Choices on the simplex: softmax, sparsemax, and α-entmax between and beyond them."""
+
+import jax
+
+from softmaxx._src.choices import powers, smoothed_max
+from softmaxx._src.core import checks
+from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
+
+
+def softmax(
+    scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None, temperature: Number = 1.0
+) -> Array:
+    r"""Maximises ⟨scores, p⟩ + T·H(p) over the simplex, H the Shannon entropy: p = exp(scores/T) / Σ exp(scores/T).
+
+    Every entry is positive; `sparsemax` and `entmax` have exact zeros.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+
+    Returns:
+      The choice, of the scores' shape and dtype. It sums to 1; a fully masked slice gives zeros, a slice with nan is nan.
+
+    Limits:
+      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞: uniform over all.
+
+    Raises:
+      TypeError: scores that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
+        it is traced, the result is nan instead).
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.softmax(jnp.array([1.0, 2.0, 2.0]), temperature=0.0))
+      [0.  0.5 0.5]
+
+    Reference:
+      Bridle, Training stochastic model recognition algorithms as networks, NeurIPS 1989.
+    """
+    return choice("softmax", scores, 1.0, axis, where, temperature)
+
+
+def sparsemax(
+    scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None, temperature: Number = 1.0
+) -> Array:
+    r"""Maximises ⟨scores, p⟩ − T/2·‖p‖² over the simplex: the Euclidean projection of scores/T, p = max(scores/T − τ, 0).
+
+    The threshold τ makes Σp = 1. Entries more than T below the largest are exactly 0, and so is the derivative to them.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+
+    Returns:
+      The choice, of the scores' shape and dtype. It sums to 1; a fully masked slice gives zeros, a slice with nan is nan.
+
+    Limits:
+      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞: uniform over all. An entry
+      on the boundary of the support counts as outside.
+
+    Raises:
+      TypeError: scores that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
+        it is traced, the result is nan instead).
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.sparsemax(jnp.array([0.5, 1.0, 1.5, -3.0])))
+      [0.   0.25 0.75 0.  ]
+
+    Reference:
+      Martins and Astudillo, From Softmax to Sparsemax, ICML 2016.
+    """
+    return choice("sparsemax", scores, 2.0, axis, where, temperature)
+
+
+def entmax(
+    scores: ArrayLike,
+    *,
+    alpha: Number = 1.5,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: Number = 1.0,
+) -> Array:
+    r"""Maximises ⟨scores, p⟩ + T·H_α(p) over the simplex, H_α the Tsallis entropy: p = max((α−1)(scores/T − τ), 0)^{1/(α−1)}.
+
+    H_α(p) = Σ(p − p^α)/(α(α−1)), and the threshold τ makes Σp = 1. α = 1 is softmax, α = 2 sparsemax; the larger α is,
+    the fewer entries are positive. For α > 1 entries more than T/(α−1) below the largest are exactly 0.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`. It may be traced and differentiated, also at α = 1. The
+        Python numbers 1, 1.25, 4/3, 1.5 and 2 are compiled specially and need no logarithm.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+
+    Returns:
+      The choice, of the scores' shape and dtype. It sums to 1; a fully masked slice gives zeros, a slice with nan is nan.
+
+    Limits:
+      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞: uniform over all. An entry
+      on the boundary of the support counts as outside. For α > 2 the slope at the boundary is infinite, and so the entries
+      near it are as inexact as the rounded scores.
+
+    Raises:
+      TypeError: scores that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature;
+        α < 1. Where they are traced, these give nan instead.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.entmax(jnp.array([-2.0, 1.0, 1.0, 1.0, 1.0]), alpha=1.5))
+      [0.   0.25 0.25 0.25 0.25]
+
+    Reference:
+      Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, ACL 2019; for ∂p/∂α Correia, Niculae and Martins,
+      Adaptively Sparse Transformers, EMNLP 2019.
+    """
+    return choice("entmax", scores, alpha, axis, where, temperature)
+
+
+def choice(function: str, scores, alpha, axis, where, temperature) -> Array:
+    scores, axes, power = checked(function, scores, alpha, axis, where, temperature)
+    return _jitted_argmax(scores, where, alpha, temperature, power, axes)
+
+
+def checked(
+    function: str, scores, alpha, axis, where, temperature
+) -> tuple[Array, tuple[int, ...], float | None]:
+    """Checks, in the name of `function`, what every choice on the simplex takes: the scores, axes and power to work with."""
+    scores, axes = checks.arguments.choice(function, scores, axis, where, temperature)
+    checks.arguments.per_slice(function, "alpha", alpha, scores.shape, axes)
+    checks.arguments.at_least(function, "alpha", alpha, 1)
+    checks.arguments.finite(function, "alpha", alpha)
+    return scores, axes, powers.power_of(alpha)
+
+
+_jitted_argmax = jax.jit(smoothed_max.argmax, static_argnums=(4, 5))

@@ -1,0 +1,192 @@
+"""The max over the simplex that is smoothed by a Tsallis entropy, and the p that attains it."""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.choices import engine, powers, pyramid, series, support
+from softmaxx._src.choices.support import Threshold
+from softmaxx._src.core import dtypes, elementary, masks, reductions, rules, sharding
+from softmaxx._src.core.types import Array, Number
+
+
+class Solved(NamedTuple):
+    """The scores that were solved, the largest of each slice, and its threshold; all without a derivative."""
+
+    x: Array
+    peak: Array
+    threshold: Threshold
+
+
+class Problem(NamedTuple):
+    """What F and p depend on, in the working dtype: α and T aligned with the scores, and the solution that is held."""
+
+    scores: Array
+    alpha: Array
+    temperature: Array
+    solved: Solved
+
+
+def argmax(
+    scores: Array,
+    where: Array | None,
+    alpha: Number,
+    temperature: Number,
+    power: float | None,
+    axes: tuple,
+) -> Array:
+    """The p that attains the max: softmax at α = 1, sparsemax at 2."""
+    return choice(
+        *problem(scores, where, alpha, temperature, power, axes, with_height=False), power, axes
+    )
+
+
+def value(
+    scores: Array,
+    where: Array | None,
+    alpha: Number,
+    temperature: Number,
+    power: float | None,
+    axes: tuple,
+) -> Array:
+    """F, `[...]`; −inf where nothing may be chosen."""
+    given = problem(scores, where, alpha, temperature, power, axes)
+    peak = given.solved.peak
+    counts = ~(peak == -jnp.inf)
+    total = jnp.where(counts, peak + above_peak(*given, counts, power, axes), peak)
+    return lax.squeeze(total, axes).astype(scores.dtype)
+
+
+def problem(
+    scores: Array,
+    where: Array | None,
+    alpha: Number,
+    temperature: Number,
+    power: float | None,
+    axes: tuple,
+    with_height=True,
+) -> Problem:
+    scores = masks.masked(scores, where)
+    alpha, temperature = (
+        dtypes.in_dtype_and_rank_of(alpha, scores),
+        dtypes.in_dtype_and_rank_of(temperature, scores),
+    )
+    solved = _solve(*lax.stop_gradient((scores, alpha, temperature)), power, axes, with_height)
+    return Problem(scores, alpha, temperature, solved)
+
+
+def _solve(
+    scores, alpha, temperature, power: float | None, axes: tuple[int, ...], with_height: bool
+) -> Solved:
+    x = sharding.computed_once(dtypes.working(scores))
+    alpha, temperature = _valid(alpha, temperature)
+    if power == math.inf:
+        peak = x.max(axes, keepdims=True)
+        zero = jnp.zeros_like(peak)
+        total = jnp.exp(engine.scaled(peak, peak, temperature)(x, zero)).sum(axes, keepdims=True)
+        return Solved(x, peak, Threshold(zero, zero, total, jnp.log(total)))
+    peak, levels = pyramid.peak_and_levels((x,), axes)
+    if power in (1, 2):
+        over = [
+            partial(pyramid.sums_over, level, axes, block=reductions.LONG_BLOCK) for level in levels
+        ]
+        return Solved(x, peak, support.solve(over, peak, temperature, int(power), with_height))
+    above = engine.scaled(peak, peak, temperature)
+    alpha = alpha + sharding.full_keeping_sharding(0, peak)
+    return Solved(x, peak, series.solve(levels, above, alpha, power, axes))
+
+
+def _valid(alpha: Array, temperature: Array) -> tuple[Array, Array]:
+    # A nan must reach every entry through a sum: XLA's max on CPU drops it from arrays of some thousand entries (jax 0.12).
+    return jnp.where(alpha >= 1, alpha, jnp.nan), jnp.where(temperature >= 0, temperature, jnp.nan)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+def choice(scores, alpha, temperature, solved, power, axes):
+    return read(alpha, temperature, solved, power).astype(scores.dtype)
+
+
+@partial(choice.defjvp, symbolic_zeros=True)
+def _choice_jvp(power, axes, primals, tangents):
+    # With t = (x − τ)/T, p = φ(t) and w = φ'(t) = p^{2−α}, x' = dx, T' = dT and α' = dα move p by w ⊙ (v − Σwv/Σw), where
+    #   v = (dx − t·dT)/T + c·dα.
+    # Both t and c count up to a constant, so t may be ln_α(p) = (p^{α−1} − 1)/(α−1). From log p = log(1 + (α−1)t)/(α−1),
+    #   ∂p/∂α = w·c,  c = (ln_α(p) − p^{α−1} log p)/(α−1),
+    # which is the ∂α of Correia, Niculae and Martins (2019) before its rank-one correction, and finite at α = 1.
+    p = choice(*primals, power, axes)
+    _, alpha, temperature, _ = primals
+    return p, _choice_linear(
+        power, axes, p, alpha, temperature, *rules.tangents_or_none(tangents[:3])
+    )
+
+
+def read(alpha: Array, temperature: Array, solved: Solved, power: float | None) -> Array:
+    x, peak, threshold = solved
+    alpha, temperature = _valid(alpha, temperature)
+    if power in (1, 2):
+        return support.choice(x, peak, temperature, threshold, int(power))
+    above = engine.scaled(peak, peak, temperature)
+    if power == math.inf:
+        e = jnp.exp(above(x, threshold.tau))
+        return e / jnp.where(threshold.total == 0, 1, threshold.total)
+    return series.choice(
+        x, above, alpha + sharding.full_keeping_sharding(0, peak), power, threshold
+    )
+
+
+@partial(
+    jax.checkpoint, static_argnums=(0, 1), prevent_cse=False
+)  # the only residual of the size of the scores is p
+def _choice_linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature):
+    working = dtypes.working(p)
+    dp = powers.power_tangent(
+        working, working > 0, alpha, temperature, (dx, dalpha, dtemperature), power, axes
+    )
+    return dp.astype(p.dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
+def above_peak(scores, alpha, temperature, solved, counts, power, axes):
+    """F less the largest score, which is held, `[..., 1]`; it has no derivative in slices that do not count."""
+    return _valid(alpha, temperature)[1] * solved.threshold.height
+
+
+@partial(above_peak.defjvp, symbolic_zeros=True)
+def _above_peak_jvp(power, axes, primals, tangents):
+    # At the maximising p the value moves as if p were held (Danskin): F' = ⟨p, dx⟩ + H_α(p)·dT + T·∂H_α(p)/∂α·dα.
+    return above_peak(*primals, power, axes), _above_peak_linear(
+        power, axes, primals, *rules.tangents_or_none(tangents[:3])
+    )
+
+
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # p is not kept
+def _above_peak_linear(power, axes, primals, dx, dalpha, dtemperature):
+    scores, alpha, temperature, solved, counts = primals
+    p = choice(scores.astype(solved.x.dtype), alpha, temperature, solved, power, axes)
+    p = jnp.where(counts, p, 0)
+    total = sharding.full_keeping_sharding(0, solved.peak)
+    if dx is not None:
+        total += (p * dx.astype(p.dtype)).sum(axes, keepdims=True)
+    if dtemperature is not None:
+        total += entropy(p, alpha, power, axes) * dtemperature
+    if dalpha is not None:
+        total += temperature * _entropy_slope(p, alpha, axes) * dalpha
+    return total
+
+
+def entropy(p: Array, alpha: Array, power: float | None, axes: tuple[int, ...]) -> Array:
+    """H_α(p) = Σ(p − p^α)/(α(α−1)) = −Σ p·ln_α(p)/α, `[..., 1]`."""
+    terms = elementary.x_log_x(p) if power == math.inf else p * powers.logarithm(p, alpha, power)
+    return -terms.sum(axes, keepdims=True) / alpha
+
+
+def _entropy_slope(p: Array, alpha: Array, axes: tuple[int, ...]) -> Array:
+    """∂H_α(p)/∂α."""
+    return (
+        -(p * powers.logarithm_slope(p, alpha)).sum(axes, keepdims=True) / alpha
+        - entropy(p, alpha, None, axes) / alpha
+    )

@@ -1,0 +1,133 @@
+"""The choice with a budget and a cap on each entry."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from softmaxx._src.choices import engine, powers, simplex
+from softmaxx._src.core import checks, dtypes, masks, rules, sharding
+from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
+
+
+def soft_top_k(
+    scores: ArrayLike,
+    *,
+    k: Number,
+    alpha: Number = 2.0,
+    upper: Number = 1.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: Number = 1.0,
+) -> Array:
+    r"""Maximises ⟨scores, p⟩ + T·H_α(p) over 0 ≤ p ≤ upper, Σp = k: p = min(max((α−1)(scores/T − τ), 0)^{1/(α−1)}, upper).
+
+    H_α(p) = Σ(p − p^α)/(α(α−1)) is the Tsallis entropy. α = 2 is the Euclidean projection onto the capped simplex, α = 1 is
+    min(exp(scores/T − τ), upper); with k = 1 they are csparsemax and csoftmax, and with k = 1 and upper = 1 `entmax`.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry.
+      k: the sum of the choice, 0 ≤ k ≤ Σ upper, an int, a float or one number for each choice, `[..., 1]`; it may be traced
+        and differentiated.
+      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      upper: the cap of each entry, at least 0, a number or an array that broadcasts to the scores; it may be traced and
+        differentiated.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+
+    Returns:
+      The choice, of the scores' shape and dtype. It sums to k, or to Σ upper over the entries that are not masked where that is
+      less; a slice with nan is nan.
+
+    Limits:
+      Entries of +inf get their cap, or share k alike where that is too much. T = 0: the k largest at their cap, ties share
+      what is left. k = 0 gives zeros, k = Σ upper gives `upper`, and so does a traced k beyond it. Of the traced arguments a
+      negative temperature, k or upper, or α < 1, gives nan. An entry at 0 or at its cap has no derivative to its score; if
+      all are, the derivative is 0. For α > 2 see `entmax`; α is too large where float does not hold (k/n)^{α−1}.
+
+    Raises:
+      TypeError: scores that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature, k or
+        upper; α < 1; a k that is known to exceed the sum of `upper`.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.soft_top_k(jnp.array([3.0, 1.0, 0.5, -2.0]), k=2))
+      [1.   0.75 0.25 0.  ]
+
+    Reference:
+      Malaviya, Ferreira and Martins, Sparse and Constrained Attention for Neural Machine Translation, ACL 2018 (csparsemax);
+      Sander et al., Fast, Differentiable and Sparse Top-k: a Convex Analysis Perspective, ICML 2023.
+    """
+    scores, axes, power = simplex.checked("soft_top_k", scores, alpha, axis, where, temperature)
+    checks.arguments.budget("soft_top_k", k, upper, scores.shape, axes)
+    return _jitted_top_k(scores, where, k, alpha, upper, temperature, power, axes)
+
+
+@partial(jax.jit, static_argnums=(6, 7))
+def _jitted_top_k(scores, where, k, alpha, upper, temperature, power, axes):
+    k, alpha, upper, temperature = (
+        dtypes.in_dtype_and_rank_of(one, scores) for one in (k, alpha, upper, temperature)
+    )
+    return _top_k(masks.masked(scores, where), k, alpha, upper, temperature, power, axes)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
+def _top_k(scores, k, alpha, upper, temperature, power, axes):
+    x = sharding.computed_once(dtypes.working(scores))
+    n = math.prod(x.shape[axis] for axis in axes)
+    temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
+    epsilon, offset = powers.exponent(jnp.where(alpha >= 1, alpha, jnp.nan))
+    k, upper = jnp.where(k >= 0, k, jnp.nan), jnp.where(upper >= 0, upper, jnp.nan)
+    cap = jnp.minimum(upper, k)  # no entry exceeds k, and a cap of inf needs no care
+
+    def inverse(p):  # the t at which φ(t) = p
+        return (jnp.expm1(epsilon * jnp.log(p)) + (1 - offset)) / epsilon
+
+    def value_and_slope(t):
+        p, r = powers.raised(t, epsilon, offset, power)
+        return jnp.where(p >= cap, cap, p), jnp.where((p > 0) & (p < cap), p * r, 0)
+
+    entries = x > -jnp.inf
+    room = jnp.where(entries, upper, 0).sum(axes, keepdims=True)
+    highest = cap.max(axes, keepdims=True)
+
+    def bracket(lowest, _):
+        return lowest - inverse(highest), -inverse(k / n)
+
+    t, _ = engine.solve_in_bracket(
+        x, jnp.minimum(k, room), temperature, value_and_slope, bracket, axes
+    )
+    p = value_and_slope(t)[0]
+    p = jnp.where(
+        jnp.isnan(p),
+        p,
+        jnp.where((k >= room) & entries, upper, jnp.where((k == 0) | ~entries, 0, p)),
+    )
+    return p.astype(scores.dtype)
+
+
+@partial(_top_k.defjvp, symbolic_zeros=True)
+def _top_k_jvp(power, axes, primals, tangents):
+    # Where 0 < p < u the choice is a power of (x − τ)/T as on the simplex, and τ keeps Σp = k, so that those entries move by
+    # dk less what the caps move. At its cap p' = u'; at 0 it is 0.
+    p = _top_k(*primals, power, axes)
+    dx, dk, dalpha, dupper, dtemperature = rules.tangents_or_none(tangents)
+    return p, _top_k_linear(power, axes, p, *primals[2:], (dx, dalpha, dtemperature), dk, dupper)
+
+
+# Of the size of the scores only p is kept, and upper where it differs between entries.
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
+def _top_k_linear(power, axes, p, alpha, upper, temperature, tangents, dk, dupper):
+    dtype, upper = p.dtype, upper.astype(p.dtype)
+    capped, on = (p >= upper) & (p > 0), (p < upper) & (p > 0)
+    p = p.astype(dtypes.working_dtype(dtype))
+    raised = jnp.zeros_like(p) if dupper is None else jnp.where(capped, dupper, 0)
+    if dupper is not None:
+        dk = (0 if dk is None else dk) - raised.sum(axes, keepdims=True)
+    dp = powers.power_tangent(
+        p, on, alpha, temperature, tangents, power, axes, 0 if dk is None else dk
+    )
+    return (dp + raised).astype(dtype)

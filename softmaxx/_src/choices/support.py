@@ -1,0 +1,126 @@
+"""The threshold for α = 1.5 and 2, from sums over the support."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.choices import engine
+from softmaxx._src.core.types import Array
+
+_NEWTON_AFTER = 8  # passes: from then on only steps are taken that cannot go in a circle
+
+
+class Threshold(NamedTuple):
+    """The threshold of each slice in the units of its power: τ + δ, for float may not resolve the sum.
+
+    `total` is Σφ at τ, and `height` how far the smoothed max lies above the largest score, in units of T. With p^{α−1} =
+    (α−1)(x − τ)/T on the support, max_p ⟨x, p⟩ + T·H_α(p) is τ + T/(α−1) + T·(Σ p^α − 1)/α.
+    """
+
+    tau: Array
+    delta: Array
+    total: Array
+    height: Array | None
+
+
+Lanes = Callable[[Array], tuple[Array, ...]]
+
+
+def solve(
+    levels: Sequence[Callable[[Lanes], list[Array]]],
+    peak: Array,
+    temperature: Array,
+    m: int,
+    with_height: bool,
+) -> Threshold:
+    """The threshold for α = 1 + 1/m, m = 1 or 2: p = (s/ω)ᵐ with s = max(c·x − c·peak − τ, 0), ω = c·mT and Σp = 1.
+
+    A level maps lanes, a function of scores, to their sums over the scores of the level, in one pass.
+    """
+    omega, above = units(peak, temperature, m)
+
+    def step_on(level):
+        def step(tau, passes):
+            def lanes(x):
+                s = above(x, tau)
+                s = jnp.where(s < 0, 0, s)
+                return ((s > 0).astype(s.dtype), s, s * s, s * s * s)[: m + 1 + with_height]
+
+            on, *sums = level(lanes)
+            delta, error = _support_step([on, *sums[:m]], omega, m, passes)
+            return delta, error, _power_sum(on, sums, delta, m) if with_height else delta
+
+        return step
+
+    tau, delta, power_sum = engine.solve_from_below(
+        levels, step_on, -omega, float(jnp.finfo(peak.dtype).eps) / 4
+    )
+    height = m * (tau + delta + omega) / omega + (power_sum / omega ** (m + 1) - 1) * m / (m + 1)
+    return Threshold(tau, delta, jnp.ones_like(tau), height if with_height else None)
+
+
+def _power_sum(on: Array, sums: list[Array], delta: Array, m: int) -> Array:
+    """Σ(s − δ)^{m+1} over the entries with s > 0, of which those with s < δ change it by less than δ^{m+1}."""
+    if m == 1:
+        return sums[1] - delta * (2 * sums[0] - delta * on)
+    return sums[2] - delta * (3 * sums[1] - delta * (3 * sums[0] - delta * on))
+
+
+def choice(x: Array, peak: Array, temperature: Array, threshold: Threshold, m: int) -> Array:
+    """p = (s/ω)ᵐ."""
+    omega, above = units(peak, temperature, m)
+    tau, delta, *_ = threshold
+    s = above(x, tau)
+    on = s > jnp.maximum(delta, 0)
+    # 0·s makes this a division for each entry, not a product with the rounded 1/ω: a choice of one entry is exactly 1. And
+    # 0·δ makes all of a slice nan whose sum is nan.
+    inside = jnp.where(on, s - delta, 0 * delta)
+    return (inside / (omega + 0 * inside)) ** m
+
+
+def units(peak: Array, temperature: Array, m: int) -> tuple[Array, Callable[[Array, Array], Array]]:
+    """ω, and (x, τ) ↦ c·x − c·peak − τ.
+
+    c is a power of two near 16/(mT): nothing is rounded and nothing overflows. T = 0 is taken as half the resolution of the
+    peak, where only entries equal to it stay, and so is T where the peak is +inf.
+    """
+    dtype = jnp.finfo(peak.dtype)
+    largest, tiny, eps = float(dtype.max), float(dtype.tiny), float(dtype.eps)
+    top = jnp.where(peak == -jnp.inf, 0, jnp.minimum(peak, largest))
+    temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
+    sixteenth = jnp.maximum(jnp.maximum(temperature * (m / 16), abs(top) * (eps / 32)), tiny)
+    unit = lax.reduce_precision(sixteenth, dtype.nexp, 0)
+    c, omega = 1 / unit, sixteenth / unit * 16
+    top, highest = top * c, largest * c
+
+    def above(level, tau):
+        # 0·τ, so that the compiler does not take c·x out of the loop over τ: to write it costs more than to compute it again.
+        x = level * (c + 0 * tau)
+        return jnp.minimum(x, highest) - top - tau
+
+    return omega, above
+
+
+def _support_step(sums: list[Array], omega: Array, m: int, passes: Array) -> tuple[Array, Array]:
+    """The step δ of τ that makes Σsᵐ equal to ωᵐ on the support as it is, and the error of Σp after it.
+
+    Given are the number of entries above τ, Σs and for m = 2 Σs². An entry that the step makes leave changes the sum by less
+    than δᵐ. For m = 1 the step is Newton's and never passes the solution. For m = 2 it may, and the next one leads back; if
+    that goes on, Newton's step on the convex norm √Σs² takes over.
+
+    That ends: each step of Newton on a convex function F divides F·F' by 4 at least, from n at most for the norm and n² for
+    the sum, and F' ≥ 1, F > ε/4 as long as it goes on. So there are at most 22 + log₂ n passes in float32.
+    """
+    on, total, *square = sums
+    if m == 1:
+        delta = (total - omega) / on
+    else:
+        (f,) = square
+        excess = f - omega * omega
+        exact = excess / (total + jnp.sqrt(jnp.maximum(total * total - on * excess, 0)))
+        delta = jnp.where(passes < _NEWTON_AFTER, exact, (f - omega * jnp.sqrt(f)) / total)
+    delta = jnp.where(on == 0, total, delta)  # nothing but −inf: 0, unless there is nan
+    ratio = delta / omega
+    return delta, jnp.where(ratio > 0, on * ratio**m, abs(ratio))

@@ -1,0 +1,145 @@
+"""What can be wrong with noises and samplers, and with what they draw."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from softmaxx._src.core.checks import arguments, functions
+from softmaxx._src.core.types import Tree
+
+
+def noise(function: str, value: Any) -> None:
+    """The noise holds functions, as `Noise` does."""
+    if not all(callable(getattr(value, name, None)) for name in ("quantile", "score", "perturb")):
+        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
+        raise TypeError(
+            f"{function}: noise is {got}; pass sx.normal, sx.gumbel or sx.Noise(quantile, score)."
+        )
+
+
+def noise_or_function(function: str, value: Any) -> None:
+    """The noise holds functions, as `Noise` does, or is one that draws; it may be a static argument of jit."""
+    if not callable(value) and not all(
+        callable(getattr(value, name, None)) for name in ("quantile", "perturb")
+    ):
+        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
+        raise TypeError(
+            f"{function}: noise is {got}; pass sx.gumbel, another sx.Noise, or a function (key, shape, dtype) as "
+            "jax.random.normal."
+        )
+    functions.hashable(function, "noise", value)
+
+
+def known_difference(function: str, value: Any, add: Callable) -> Callable:
+    if value.perturb is not add:
+        raise TypeError(
+            f"{function}: the noise does not add to the scores; estimate the ranks by sx.perturbed(sx.ranking)."
+        )
+    if getattr(value, "difference", None) is None:
+        raise TypeError(
+            f"{function}: the noise has no difference, the distribution function of Z − Z'; pass sx.normal, sx.gumbel or "
+            "noise._replace(difference=...), or estimate the ranks by sx.perturbed(sx.ranking)."
+        )
+    return value.difference
+
+
+def noise_everywhere(function: str, sigma: Tree) -> None:
+    """σ, as far as it is known, is 0 for all scores or for none: to scores without noise there would be no derivative."""
+    known = [np.asarray(one, np.float64) for one in jax.tree.leaves(sigma) if arguments.known(one)]
+    if any((one == 0).any() for one in known) and any((one > 0).any() for one in known):
+        raise ValueError(
+            f"{function}: sigma is 0 for some scores and positive for others; the derivative in scores without noise would be "
+            "lost: pass a small positive sigma for them, or the scores themselves as an argument of the oracle."
+        )
+
+
+def closed(argument: str, function: Callable, *like: Any) -> None:
+    """A part of a noise closes over no traced value, whose derivative would be lost."""
+    if functions.holds_traced(jax.make_jaxpr(function)(*like)):
+        raise TypeError(
+            f"perturbed: {argument} closes over a traced value, whose derivative would be lost; scale the noise by sigma, "
+            "which is differentiated."
+        )
+
+
+def drawn(argument: str, value: Any, shape: tuple[int, ...]) -> None:
+    """A part of a noise or a sampler has returned the shape that it was asked for."""
+    if not isinstance(value, jax.Array) or value.shape != shape:
+        raise ValueError(
+            f"perturbed: {argument} returned the shape {jnp.shape(value)}; return the shape asked for, {shape}."
+        )
+
+
+def drawn_noise(function: str, value: Any, shape: tuple[int, ...]) -> None:
+    if (
+        not isinstance(value, jax.Array)
+        or value.shape != shape
+        or not jnp.issubdtype(value.dtype, jnp.floating)
+    ):
+        got = (
+            f"{value.dtype}{list(value.shape)}"
+            if isinstance(value, jax.Array)
+            else f"a {type(value).__name__}"
+        )
+        raise ValueError(
+            f"{function}: noise returned {got}; return floating numbers of the shape asked for, {shape}."
+        )
+
+
+def sampler(function: str, value: Any) -> None:
+    """The sampler holds functions, as `Sampler` does."""
+    if not all(callable(getattr(value, name, None)) for name in ("draw", "group_size")):
+        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
+        raise TypeError(
+            f"{function}: sampler is {got}; pass sx.independent, sx.sobol or sx.Sampler(draw, group_size)."
+        )
+
+
+def sample_count(function: str, num_samples: Any, argument: str = "num_samples") -> int:
+    return arguments.count(function, argument, num_samples, " draws nothing")
+
+
+def group_size(function: str, sampler: Any, count: int) -> int:
+    """The rows of one of the sampler's groups, which divide the number of samples."""
+    size = sampler.group_size(count)
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(
+            f"{function}: sampler.group_size({count}) is {size!r}; return an int of at least 1."
+        )
+    if count % size:
+        fits = [n for n in range(1, 2 * count + 2) if n % max(1, sampler.group_size(n)) == 0]
+        near = sorted(fits, key=lambda n: abs(n - count))[:2]
+        raise ValueError(
+            f"{function}: {count} samples are no multiple of {size}, the rows that the sampler draws together; pass "
+            f"num_samples={' or '.join(map(str, sorted(near)))}."
+        )
+    return size
+
+
+def batch(function: str, batch_size: Any, size: int, count: int) -> int | None:
+    """The batch holds whole groups of the sampler."""
+    if batch_size is None:
+        return None
+    batch_size = sample_count(function, batch_size, "batch_size")
+    if batch_size % size:
+        smaller = 1 < batch_size < size and count % batch_size == 0
+        remedy = (
+            f", or smaller groups, sampler=sampler._replace(group_size=lambda n: {batch_size})"
+            if smaller
+            else ""
+        )
+        raise ValueError(
+            f"{function}: batch_size={batch_size} splits the groups of {size} rows that the sampler draws; pass a multiple of "
+            f"{size}{remedy}."
+        )
+    return batch_size
+
+
+def sobol_dimension(dimension: int, most: int) -> None:
+    if dimension > most:
+        raise ValueError(
+            f"sobol: an instance has {dimension} scores, and there are Sobol numbers for {most}; use sx.latin_hypercube."
+        )

@@ -1,0 +1,170 @@
+"""What can be wrong with oracles, their scores and their answers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from softmaxx._src.core import dtypes
+from softmaxx._src.core.checks import arguments, functions, noises
+from softmaxx._src.core.types import Key, Tree
+
+
+def oracle(function: str, value: Any) -> None:
+    functions.static_function(function, "oracle", value, "(scores, *args) -> array")
+
+
+def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
+    """The shapes and dtypes that the oracle answers with for one instance, found by tracing it."""
+    seen = jax.tree.map(dtypes.working, scores)
+    try:
+        traced, out = jax.make_jaxpr(oracle, return_shape=True)(seen, *args)
+    except (jax.errors.JAXTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
+        reason = str(error).split("\n")[0]
+        raise TypeError(
+            f"{function}: oracle reads the values of its scores or arguments, or has an output whose shape depends on them, "
+            "which cannot be compiled; write it with jnp and fixed shapes, with settings by functools.partial, or wrap NumPy "
+            f"code by sx.host_oracle. JAX says: {reason}"
+        ) from error
+    if functions.holds_traced(traced):
+        raise TypeError(
+            f"{function}: oracle closes over a traced value, whose derivative would be lost; pass it as an argument, "
+            "after the scores, and write the oracle as (scores, data)."
+        )
+    return _in_dtype_of(functions.floating(function, "oracle", out), scores)
+
+
+def _in_dtype_of(out: Any, scores: Any) -> Any:
+    """The answers of half-precision scores are solved in float32, and given back in the dtype of the scores."""
+    leaves = jax.tree.leaves(scores)
+    dtypes = [leaf.dtype for leaf in leaves]
+    if jax.tree.structure(out) != jax.tree.structure(scores):
+        dtypes = (
+            dtypes[:1] * len(jax.tree.leaves(out))
+            if len(set(dtypes)) == 1
+            else [one.dtype for one in jax.tree.leaves(out)]
+        )
+    given = [
+        jax.ShapeDtypeStruct(y.shape, dtype if y.dtype == dtypes.working_dtype(dtype) else y.dtype)
+        for y, dtype in zip(jax.tree.leaves(out), dtypes, strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(out), given)
+
+
+def scores(function: str, value: Tree, argument: str = "scores") -> Tree:
+    """The scores as floating-point arrays, one or a tree of them."""
+    for leaf in jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None):
+        if isinstance(leaf, int | float | None) and not isinstance(leaf, np.generic):
+            of = "" if leaf is value else f"a {type(value).__name__} with "
+            remedy = f"pass an array, jnp.asarray({argument}), or a tree of arrays"
+            raise TypeError(f"{function}: {argument} is {of}a {type(leaf).__name__}; {remedy}.")
+    if not jax.tree.leaves(value):
+        raise ValueError(
+            f"{function}: {argument} is an empty tree; pass an array, or a tree of arrays."
+        )
+    if all(jnp.size(leaf) == 0 for leaf in jax.tree.leaves(value)):
+        raise ValueError(f"{function}: {argument} has no entries; a choice needs at least one.")
+    return jax.tree.map(lambda leaf: arguments.real_array(function, argument, leaf), value)
+
+
+def scores_and_targets(function: str, value: Tree, targets: Tree) -> tuple[Tree, Tree]:
+    """Both as floating-point arrays or trees, and of the same shapes."""
+    value, targets = scores(function, value), scores(function, targets, "targets")
+    got, wanted, same = functions.compared(targets, value)
+    if not same:
+        raise ValueError(
+            f"{function}: targets have the shape {got} for scores {wanted}; pass what an oracle answers."
+        )
+    return value, targets
+
+
+def one_for_each_leaf(function: str, argument: str, value: Tree, scores: Tree) -> tuple:
+    """The value for each array of the scores: one number or array for all, or a tree like that of the scores."""
+    leaves, tree = jax.tree.flatten(scores)
+    single = jax.tree.structure(value) == jax.tree.structure(0)
+    if not single and jax.tree.structure(value) != tree:
+        raise ValueError(
+            f"{function}: {argument} is a tree {jax.tree.structure(value)}, that of the scores is {tree}; pass a number, an "
+            "array, or a tree like the scores'."
+        )
+    values = [value] * len(leaves) if single else jax.tree.leaves(value)
+    for one, leaf in zip(values, leaves, strict=True):
+        arguments.per_entry(function, argument, one, leaf.shape)
+    return tuple(values)
+
+
+def like_scores(
+    function: str,
+    out: Any,
+    scores: Any,
+    argument: str = "oracle",
+    value: str = "the mean of ⟨scores, y⟩",
+) -> None:
+    """The oracle answers with what the scores look like, so that ⟨scores, y⟩ is defined."""
+    got, wanted, same = functions.compared(out, scores)
+    if not same:
+        raise ValueError(
+            f"{function}: the value is {value}, but {argument} returned the shape {got} for scores {wanted}; "
+            "return the scores' shape, or use argmax alone."
+        )
+
+
+def rows(function: str, answers: Any, out: Any, count: int) -> None:
+    """For `count` rows the oracle answered with as many of what it answers for one."""
+    got = jax.tree.map(jnp.shape, answers)
+    wanted = jax.tree.map(lambda leaf: (count, *leaf.shape), out)
+    if got != wanted:
+        raise ValueError(
+            f"{function}: oracle returned the shape {got} for {count} rows of scores, and {jax.tree.map(jnp.shape, out)} for "
+            f"one; return one answer for each row, {wanted}."
+        )
+
+
+def random_key(function: str, key: Any) -> Key:
+    """One key of `jax.random.key`, or of the older `jax.random.PRNGKey`."""
+    remedy = "pass key=jax.random.key(seed), a new one for each call"
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(f"{function}: key is a {type(key).__name__}; {remedy}.")
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and key.dtype != jnp.uint32:
+        raise TypeError(f"{function}: key has dtype {key.dtype}, that is no key; {remedy}.")
+    if key.ndim != (0 if typed else 1):
+        raise ValueError(
+            f"{function}: key has shape {key.shape}; {remedy}, and for several use jax.vmap."
+        )
+    return jnp.asarray(key)
+
+
+def host_function(fn: Any, workers: Any) -> int:
+    functions.function("host_oracle", "fn", fn, "of NumPy arrays [rows, ...]")
+    return noises.sample_count("host_oracle", workers, "workers")
+
+
+def host_answer(name: str, answer: Any, rows: Any, like: Any) -> None:
+    """The host function has returned floating numbers for each of the rows, in the shape of the scores and without nan."""
+    if isinstance(like, jax.ShapeDtypeStruct) and not isinstance(answer, np.ndarray):
+        kind = type(answer).__name__
+        raise TypeError(
+            f"host_oracle: {name} returned a {kind}; return one NumPy array for all rows, np.stack(answers)."
+        )
+    if jax.tree.structure(answer) != jax.tree.structure(like):
+        got = jax.tree.structure(answer)
+        raise ValueError(
+            f"host_oracle: {name} returned a tree {got}; return one like the scores, {jax.tree.structure(like)}."
+        )
+    for y, x, wanted in zip(*map(jax.tree.leaves, (answer, rows, like)), strict=True):
+        if not isinstance(y, np.ndarray):
+            raise TypeError(
+                f"host_oracle: {name} returned a {type(y).__name__}; return a NumPy array of the scores' shape."
+            )
+        if not jnp.issubdtype(y.dtype, jnp.floating):
+            raise TypeError(
+                f"host_oracle: {name} returned {y.dtype}; return floating numbers, y.astype(scores.dtype)."
+            )
+        if y.shape != (len(x), *wanted.shape):
+            raise ValueError(
+                f"host_oracle: {name} returned the shape {y.shape} for {len(x)} rows of scores {wanted.shape}; return one "
+                f"answer for each row, {(len(x), *wanted.shape)}."
+            )

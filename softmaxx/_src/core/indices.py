@@ -1,0 +1,35 @@
+"""Where an entry stands: positions along axes and in row-major order."""
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.core.types import Array
+
+
+def on_axis(values: Array, axis: int, rank: int) -> Array:
+    """The values of an axis with 1 along all others."""
+    return lax.expand_dims(values, [other for other in range(rank) if other != axis])
+
+
+def row_major_index(x: Array, axes: tuple[int, ...]) -> Array:
+    """The position of each entry in its slice, in row-major order of the axes as listed; it broadcasts to x."""
+    index, count = jnp.zeros((1,) * x.ndim, int), 1
+    for axis in reversed(axes):
+        index = index + count * on_axis(jnp.arange(x.shape[axis]), axis, x.ndim)
+        count *= x.shape[axis]
+    return index
+
+
+def first_argmax(x: Array, axes: tuple[int, ...]) -> Array:
+    """The position of the first of the largest entries of each slice, in row-major order of the axes as listed."""
+    largest = x == x.max(axes, keepdims=True)
+    return jnp.where(
+        largest, row_major_index(x, axes), math.prod(x.shape[axis] for axis in axes)
+    ).min(axes, keepdims=True)
+
+
+def batch_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what there is one of for each choice."""
+    return tuple(n for i, n in enumerate(shape) if i not in axes)

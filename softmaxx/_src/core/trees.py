@@ -1,0 +1,50 @@
+"""Inner products, norms and parts of trees of arrays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from softmaxx._src.core import dtypes
+from softmaxx._src.core.types import Array, Tree
+
+
+def sum_of_products(one: Tree, other: Tree, dtype: jnp.dtype) -> Array:
+    """Σ one·other over all leaves, linear in both."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return jnp.stack([(x * y).sum().astype(dtype) for x, y in pairs]).sum()
+
+
+def inner(scores: Tree, targets: Tree) -> Array:
+    """⟨scores, targets⟩, where a score of −inf that is not chosen counts 0."""
+
+    def product(x, y):
+        return (jnp.where((y == 0) & jnp.isinf(x), 0, x) * y.astype(x.dtype)).sum()
+
+    products = jax.tree.leaves(jax.tree.map(product, scores, targets))
+    dtype = dtypes.widest_dtype([one.dtype for one in products])
+    return jnp.stack([one.astype(dtype) for one in products]).sum()
+
+
+def by_leaf(z: Array, theta: list[Array]) -> list[Array]:
+    """A matrix with a row for each sample, cut into what belongs to each leaf."""
+    parts = jnp.split(z, np.cumsum([leaf.size for leaf in theta])[:-1], axis=1)
+    return [
+        part.reshape(-1, *leaf.shape).astype(leaf.dtype)
+        for part, leaf in zip(parts, theta, strict=True)
+    ]
+
+
+def norm(tree: Tree) -> Array:
+    leaves = jax.tree.leaves(tree)
+    leaves = [x.astype(dtypes.widest_dtype([x.dtype for x in leaves])) for x in leaves]
+    largest = largest_of([abs(x) for x in leaves])
+    unit = jnp.where(largest == 0, 1, largest)  # squares of 1e30 overflow
+    return unit * jnp.sqrt(total_of([(x / unit) ** 2 for x in leaves]))
+
+
+def largest_of(leaves: list[Array]) -> Array:
+    return jnp.stack([x.max(initial=-jnp.inf) for x in leaves]).max()
+
+
+def total_of(leaves: list[Array]) -> Array:
+    return jnp.stack([x.sum() for x in leaves]).sum()

@@ -1,0 +1,1 @@
+"""Estimators: the hard answer of an oracle, with another backward pass."""

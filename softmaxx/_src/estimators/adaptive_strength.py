@@ -1,0 +1,124 @@
+"""How far interpolated answers step: the strength λ, and a rule that adapts it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.core import checks, trees
+from softmaxx._src.core.types import Array, Number, Tree
+
+
+class AdaptiveStrengthState(NamedTuple):
+    """What `adaptive_strength` keeps: λ‖g‖/‖θ‖, and the running mean of how many scores of an instance have a gradient."""
+
+    strength: Array
+    nonzero: Array
+
+
+class AdaptiveStrength(NamedTuple):
+    """The pair of functions that `adaptive_strength` makes."""
+
+    init: Callable[[], AdaptiveStrengthState]
+    update: Callable[[Tree, AdaptiveStrengthState], AdaptiveStrengthState]
+
+
+def adaptive_strength(
+    *, target: float = 1.0, step: float = 1e-3, decay: float = 0.9
+) -> AdaptiveStrength:
+    r"""Makes the strength rule s ← max(s ± step, 0), up while fewer gradients per instance are nonzero than the target.
+
+    With λ = s·‖θ‖/‖g‖ the strength has no unit. It starts at 0, where the gradient is 0, and grows until the running mean
+    n ← decay·n + (1 − decay)·(nonzero gradients for each instance) reaches the target: as small a step as tells anything.
+
+    Args:
+      target: how many scores of an instance should have a nonzero gradient, on average.
+      step: by how much the strength moves at each update.
+      decay: of the running mean, from 0 to below 1.
+
+    Returns:
+      `AdaptiveStrength(init, update)`, pure functions: `init()` → state, and `update(gradient, state)` → state, for the
+      gradient of a batch of scores, of the shape `[batch, ...]` or a tree of such: the first axis counts the instances. Pass
+      the state as `strength=` to `interpolated` or `implicit_mle`, made anew at each step with the same oracle. For the
+      gradient of the scores in a network, add zeros to them and differentiate by these too, as below.
+
+    Limits:
+      A target that the answers cannot reach lets the strength grow without end. The mean over the samples of `implicit_mle`
+      has more nonzero entries than one of them.
+
+    Raises:
+      TypeError: settings that are not real numbers.
+      ValueError: a negative target or step, a decay outside of [0, 1); a gradient without a batch axis.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> rule = sx.adaptive_strength(step=0.1)
+      >>> inputs, costs = jnp.eye(4), jnp.array([3.0, 1.0, 2.0])
+      >>> @jax.jit
+      ... def train(weights, state):
+      ...     def loss(weights, probe):
+      ...         choose = sx.interpolated(sx.one_hot_argmax, strength=state)
+      ...         return (jax.vmap(choose)(inputs @ weights + probe) @ costs).sum()
+      ...     by_weights, by_scores = jax.grad(loss, argnums=(0, 1))(weights, jnp.zeros((4, 3)))
+      ...     return weights - 0.1 * by_weights, rule.update(by_scores, state)
+      >>> weights, state = jax.random.normal(jax.random.key(0), (4, 3)), rule.init()
+      >>> for _ in range(100):
+      ...     weights, state = train(weights, state)
+      >>> print(sx.one_hot_argmax(inputs @ weights)[0])
+      [0. 1. 0.]
+
+    Reference:
+      Minervini, Franceschi and Niepert, Adaptive Perturbation-Based Gradient Estimation for Discrete Latent Variable Models,
+      AAAI 2023, section 3.
+    """
+    for name, value in (("target", target), ("step", step), ("decay", decay)):
+        checks.arguments.real("adaptive_strength", name, value)
+        checks.arguments.at_least("adaptive_strength", name, value, 0)
+    checks.estimators.below_one("adaptive_strength", "decay", decay)
+
+    def init() -> AdaptiveStrengthState:
+        return AdaptiveStrengthState(jnp.zeros(()), jnp.zeros(()))
+
+    def update(gradient: Tree, state: AdaptiveStrengthState) -> AdaptiveStrengthState:
+        instances = checks.estimators.batch_of_gradients("adaptive_strength", gradient)
+        counts = jnp.stack([jnp.count_nonzero(leaf) for leaf in jax.tree.leaves(gradient)])
+        nonzero = (
+            decay * state.nonzero
+            + (1 - decay) * counts.sum().astype(state.nonzero.dtype) / instances
+        )
+        strength = jnp.maximum(state.strength + jnp.where(nonzero < target, step, -step), 0)
+        return AdaptiveStrengthState(
+            strength.astype(state.strength.dtype), nonzero.astype(state.nonzero.dtype)
+        )
+
+    return AdaptiveStrength(init, update)
+
+
+def step(strength: Number | AdaptiveStrengthState, theta: Tree, g: Tree) -> tuple[Array, Tree]:
+    """λ, and the scores θ − λg, of which infinite ones stay."""
+    g = jax.tree.map(lambda x, g: jnp.where(jnp.isinf(x), 0, g.astype(x.dtype)), theta, g)
+    if isinstance(strength, AdaptiveStrengthState):
+        length, reach = (
+            trees.norm(g),
+            trees.norm(jax.tree.map(lambda x: jnp.where(jnp.isinf(x), 0, x), theta)),
+        )
+        ratio = strength.strength.astype(reach.dtype) * reach / jnp.where(length == 0, 1, length)
+        size = jnp.where(length == 0, 0, jnp.minimum(ratio, jnp.finfo(ratio.dtype).max))
+    else:
+        size = jnp.asarray(strength)
+    size = jnp.where(size < 0, jnp.nan, size)
+    return size, lax.stop_gradient(
+        jax.tree.map(lambda x, g: x - size.astype(x.dtype) * g, theta, g)
+    )
+
+
+def slope(size: Array, theta: Tree, answer: Tree, moved: Tree) -> Tree:
+    """(y − y')/λ in the dtypes of θ, 0 for λ = 0."""
+
+    def quotient(x, y, other):
+        over = jnp.where(size == 0, 1, size).astype(x.dtype)
+        return jnp.where(size == 0, 0, (y.astype(x.dtype) - other.astype(x.dtype)) / over)
+
+    return jax.tree.map(quotient, theta, answer, moved)

@@ -1,0 +1,142 @@
+"""Samples of a softmax: relaxed, or hard with the relaxed backward pass."""
+
+from functools import partial
+
+import jax
+
+from softmaxx._src.choices import simplex
+from softmaxx._src.core import dtypes, masks
+from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
+from softmaxx._src.estimators import gumbel_draws
+from softmaxx._src.oracles import vertices
+
+
+def gumbel_softmax(
+    scores: ArrayLike,
+    *,
+    key: Key,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: Number = 1.0,
+) -> Array:
+    r"""Computes softmax((scores + G)/T) with Gumbel noise G: a relaxed sample of softmax(scores), exact at T = 0.
+
+    Args:
+      scores: real numbers `[..., n]`, logits up to a constant; −inf is a masked entry, entries of +inf share the draws evenly.
+      key: a key of `jax.random.key`; every entry gets noise of its own.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+
+    Returns:
+      The relaxed sample, of the scores' shape and dtype; noise is drawn and added in at least float32. It sums to 1; a fully
+      masked slice gives zeros, a slice with nan is nan.
+
+    Limits:
+      T = 0: the sample of `hard_gumbel_softmax`, with zero derivative. T → ∞: uniform. The mean over the noise is
+      softmax(scores) at T = 0 only. Derivatives hold the noise, in both modes and to every order.
+
+    Raises:
+      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is missing or none.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
+        it is traced, the result is nan instead).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> scores = jnp.tile(jnp.log(jnp.array([0.2, 0.5, 0.3])), (10_000, 1))
+      >>> print(sx.gumbel_softmax(scores, key=jax.random.key(0), temperature=0.0).mean(0).round(1))
+      [0.2 0.5 0.3]
+
+    Reference:
+      Jang, Gu and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017; Maddison, Mnih and Teh, The Concrete
+      Distribution, ICLR 2017.
+    """
+    return _gumbel_softmax(
+        *gumbel_draws.checked("gumbel_softmax", scores, key, axis, where, temperature)
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _gumbel_softmax(axes, scores, where, temperature, key):
+    x = masks.shifted(scores, where, axes)
+    return simplex.softmax(
+        x + gumbel_draws.noise(key, x), axis=axes, temperature=temperature
+    ).astype(scores.dtype)
+
+
+def hard_gumbel_softmax(
+    scores: ArrayLike,
+    *,
+    key: Key,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: Number = 1.0,
+) -> Array:
+    r"""Draws a one-hot sample of softmax(scores), argmax(scores + G) with Gumbel noise G, backward softmax((scores + G)/T).
+
+    The straight-through Gumbel-softmax: the gradient is that of `gumbel_softmax` with the same noise. Reverse mode only.
+
+    Args:
+      scores: real numbers `[..., n]`, logits up to a constant; −inf is a masked entry, entries of +inf share the draws evenly.
+      key: a key of `jax.random.key`; every entry gets noise of its own.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False is never drawn and passes no gradient, whatever it is.
+      temperature: T ≥ 0 of the backward pass, a number or one for each choice, `[..., 1]`; it may be traced, and gets the
+        derivative of `gumbel_softmax` in it.
+
+    Returns:
+      The sample, exactly one-hot, of the scores' shape and dtype; noise is drawn and added in at least float32. A fully masked
+      slice gives zeros, a slice with nan is nan.
+
+    Limits:
+      T = 0: the gradient is 0; the smaller T is, the less biased and the more variable it is. Where no other term keeps the
+      choices from collapsing early, T of 2 to 8 may train better: see `examples/discrete_latent.py`.
+
+    Raises:
+      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is missing or none; forward mode.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
+        it is traced, the gradient is nan instead).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> sample = sx.hard_gumbel_softmax(jnp.zeros((1000, 5)), key=jax.random.key(0))
+      >>> print(jnp.unique(sample), jnp.unique(sample.sum(-1)))
+      [0. 1.] [1.]
+
+    Reference:
+      Jang, Gu and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017, section 2.2.
+    """
+    return _hard_gumbel_softmax(
+        *gumbel_draws.checked("hard_gumbel_softmax", scores, key, axis, where, temperature)
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _hard_gumbel_softmax(axes, scores, where, temperature, key):
+    x = masks.shifted(scores, where, axes)
+    return dtypes.in_dtypes_of(
+        scores,
+        _hard(axes, x + gumbel_draws.noise(key, x), dtypes.in_dtype_and_rank_of(temperature, x)),
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _hard(axes: tuple[int, ...], u: Array, temperature: Array) -> Array:
+    return vertices.one_hot_argmax(u, axis=axes)
+
+
+def _hard_fwd(axes, u, temperature):
+    # The rule again, here and below: forward mode over this pass, which would hold the sample, is then refused too.
+    return _hard(axes, u, temperature), pullback_of_softmax(axes, u, temperature)
+
+
+def pullback_of_softmax(axes: tuple[int, ...], u: Array, temperature: Array):
+    """The reverse derivative of softmax(u/T) in u and T."""
+    return jax.vjp(
+        lambda u, temperature: simplex.softmax(u, axis=axes, temperature=temperature),
+        u,
+        temperature,
+    )[1]
+
+
+_hard.defvjp(_hard_fwd, lambda axes, pull, g: pull(g))

@@ -1,0 +1,62 @@
+"""Samples without replacement."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from softmaxx._src.core import checks, masks
+from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
+from softmaxx._src.estimators import gumbel_draws
+from softmaxx._src.oracles import vertices
+
+
+def gumbel_top_k(
+    scores: ArrayLike, *, key: Key, k: Number, axis: Axis = -1, where: ArrayLike | None = None
+) -> Array:
+    r"""Draws k distinct entries of softmax(scores) without replacement, as the 0/1 mask of the k largest of scores + G.
+
+    G is Gumbel noise. The entries are distributed as if drawn one by one, each from softmax over those that are left.
+
+    Args:
+      scores: real numbers `[..., n]`, logits up to a constant; −inf is a masked entry, entries of +inf are drawn first.
+      key: a key of `jax.random.key`; every entry gets noise of its own.
+      k: how many, a whole number from 0 to n or one for each choice, `[..., 1]`; it may be traced, and is rounded then.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False is never drawn, whatever it holds.
+
+    Returns:
+      The mask, of the scores' shape and dtype; noise is drawn and added in at least float32. Fewer than k entries that are not
+      masked are all drawn; a slice with nan is nan.
+
+    Limits:
+      k = 1 is the sample of `hard_gumbel_softmax`. The derivative is 0 everywhere: to train through it, use
+      `perturbed` with `gumbel` noise.
+
+    Raises:
+      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is missing or none.
+      ValueError: an axis that is out of range, repeated or empty; a `where` or k that does not broadcast; a k that is
+        negative, no whole number or above n, as far as it is known.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.gumbel_top_k(jnp.array([0.0, -jnp.inf, 1.0, 2.0]), key=jax.random.key(0), k=3))
+      [1. 0. 1. 1.]
+
+    Reference:
+      Kool, van Hoof and Welling, Stochastic Beams and Where to Find Them, ICML 2019.
+    """
+    axes, scores, where, _, key = gumbel_draws.checked("gumbel_top_k", scores, key, axis, where, 1)
+    checks.arguments.count_of_entries("gumbel_top_k", k, scores.shape, axes)
+    return _gumbel_top_k(axes, scores, where, k, key)
+
+
+@partial(jax.jit, static_argnums=0)
+def _gumbel_top_k(axes, scores, where, k, key):
+    x = masks.masked(scores, where)
+    ahead = x == jnp.inf
+    finite = masks.shifted(jnp.where(ahead, -jnp.inf, x), None, axes)
+    z = gumbel_draws.noise(key, finite)  # from -4 to 37, also in float64
+    return vertices.top_k_mask(jnp.where(ahead, 64, finite) + z, k=k, axis=axes).astype(
+        scores.dtype
+    )

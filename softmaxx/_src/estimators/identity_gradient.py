@@ -1,0 +1,96 @@
+"""A hard forward pass with the backward pass of a projection."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.core import checks, dtypes, rules, trees
+from softmaxx._src.core.types import Oracle, Tree
+
+
+def _centred_and_normalised(scores: Tree) -> Tree:
+    """(θ − mean θ)/‖θ − mean θ‖ over all entries that are not infinite; constant where there is nothing to normalise."""
+    leaves, tree = jax.tree.flatten(scores)
+    dtype = dtypes.widest_dtype([x.dtype for x in leaves])
+    finite = [~jnp.isinf(x) for x in leaves]
+    # Shifted by the largest and divided by the spread, which the projection does not depend on, but its rounding does.
+    halves = [
+        jnp.where(f, x, 0).astype(dtype) / 2 for x, f in zip(leaves, finite, strict=True)
+    ]  # 3e38 − (−3e38) overflows
+    peak = lax.stop_gradient(
+        trees.largest_of([jnp.where(f, x, -jnp.inf) for x, f in zip(halves, finite, strict=True)])
+    )
+    shifted = [jnp.where(f, x - peak, 0) for x, f in zip(halves, finite, strict=True)]
+    spread = lax.stop_gradient(trees.largest_of([abs(x) for x in shifted]))
+    constant = spread < jnp.finfo(dtype).tiny
+    scaled = [jnp.where(constant, 0, x / jnp.where(constant, 1, spread)) for x in shifted]
+    mean = trees.total_of(scaled) / jnp.maximum(
+        trees.total_of([f.astype(dtype) for f in finite]), 1
+    )
+    centred = [jnp.where(f, x - mean, 0) for x, f in zip(scaled, finite, strict=True)]
+    square = trees.total_of([x * x for x in centred])
+    norm = jnp.sqrt(jnp.where(square == 0, 1, square))
+    return tree.unflatten([jnp.where(f, x / norm, 0) for x, f in zip(centred, finite, strict=True)])
+
+
+def identity_gradient(
+    oracle: Oracle, *, projection: Callable[[Tree], Tree] = _centred_and_normalised
+) -> Callable[..., Tree]:
+    r"""Computes y(θ), with the gradient (∂P/∂θ)ᵀg for a cotangent g: that of a projection P of the scores, as if y were it.
+
+    The default P(θ) = (θ − mean θ)/‖θ − mean θ‖ removes from g what no answer depends on: a shift and the scale of the scores.
+
+    Args:
+      oracle: `(scores, *args)` → floating numbers in the scores' shape, for one instance; it needs no derivative.
+      projection: scores → an array or tree of their shape, applied to one instance in at least float32. Dividing by the norm,
+        `lambda x: x / jnp.linalg.norm(x)`, is sound for every oracle, since an argmax does not depend on the scale. Centring,
+        `lambda x: x - x.mean()`, is sound if all answers have the same sum, as one-hot vectors and rankings do; paths of
+        different lengths do not. `lambda x: x` passes g on.
+
+    Returns:
+      `f(scores, *args)`, of the scores' shape and dtype, for one instance, an array or a tree of arrays that are projected
+      together; for a batch use `jax.vmap`. In its args a differentiable oracle has its own derivative. No further oracle call.
+
+    Limits:
+      Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. With the default, infinite scores take no part and
+      get gradient 0, constant scores get gradient 0, and a nan makes all of the gradient nan. The gradient is of order ‖g‖/‖θ‖.
+
+    Raises:
+      TypeError: an oracle or projection that is not callable, closes over a traced value or does not return floating arrays.
+      ValueError: an oracle or projection that returns another shape than the scores'.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> choose = sx.identity_gradient(sx.one_hot_argmax, projection=lambda x: x - x.mean())
+      >>> costs = jnp.array([1.0, 2.0, 6.0])
+      >>> print(jax.grad(lambda x: costs @ choose(x))(jnp.array([1.0, 1.5, 0.0])))
+      [-2. -1.  3.]
+
+    Reference:
+      Sahoo, Paulus, Vlastelica, Musil, Kuleshov and Martius, Backpropagation through Combinatorial Algorithms: Identity with
+      Projection Works, ICLR 2023, section 3.
+    """
+    function = "identity_gradient"
+    checks.oracles.oracle(function, oracle)
+    checks.functions.function(function, "projection", projection)
+
+    def choose(scores: Tree, *args: Any) -> Tree:
+        theta, out = checks.estimators.instance(function, oracle, scores, args)
+        projected = checks.functions.shapes(function, "projection", projection, theta, (), {})
+        checks.functions.floating(function, "projection", projected)
+        checks.functions.same_shapes(function, "projection", projected, "the scores", theta)
+        answer = oracle(lax.stop_gradient(theta), *args)
+        return dtypes.in_dtypes_of(
+            out, rules.surrogate(partial(_by_projection, projection), answer, theta)
+        )
+
+    return choose
+
+
+def _by_projection(projection: Callable, theta: Tree, g: Tree) -> Tree:
+    out, pullback = jax.vjp(projection, theta)
+    return pullback(dtypes.in_dtypes_of(out, g))[0]

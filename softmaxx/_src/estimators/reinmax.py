@@ -1,0 +1,92 @@
+"""Samples of a softmax with a backward pass of second order."""
+
+from functools import partial
+
+import jax
+
+from softmaxx._src.choices import simplex
+from softmaxx._src.core import dtypes, masks, rules
+from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
+from softmaxx._src.estimators import gumbel_draws
+from softmaxx._src.oracles import vertices
+
+
+def reinmax(
+    scores: ArrayLike,
+    *,
+    key: Key,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: Number = 1.0,
+) -> Array:
+    r"""Draws a one-hot sample D of π = softmax(scores), with the backward rule g ↦ 2J((D + softmax(scores/T))/2)g − ½J(π)g.
+
+    J(p) = diag(p) − ppᵀ. At T = 1 the gradient of E f(D) is exact in the mean for a linear and a quadratic f; straight-through
+    ones are so for a linear f at most. Reverse mode only.
+
+    Args:
+      scores: real numbers `[..., n]`, logits up to a constant; −inf is a masked entry, entries of +inf share the draws evenly.
+      key: a key of `jax.random.key`; every entry gets noise of its own.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False is never drawn and passes no gradient, whatever it is.
+      temperature: T ≥ 0 of the backward pass, a number or one for each choice, `[..., 1]`, 1 or more in the paper; it may be
+        traced. Neither the sample nor its distribution depends on it, so that its derivative is 0.
+
+    Returns:
+      The sample, exactly one-hot, of the scores' shape and dtype; noise is drawn and added in at least float32. A fully masked
+      slice gives zeros, a slice with nan is nan.
+
+    Limits:
+      T → ∞ trades bias for variance: softmax(scores/T) becomes uniform. T = 0: uniform over the largest scores. Where no other
+      term keeps the choices from collapsing early, T = 1 may learn nothing and 2 to 8 train: see `examples/discrete_latent.py`.
+
+    Raises:
+      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is missing or none; forward mode.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
+        it is traced, the gradient is nan instead).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> def loss(scores, key):
+      ...     return (sx.reinmax(scores, key=key) @ jnp.array([0.0, 2.0])) ** 2
+      >>> gradients = jax.vmap(jax.grad(loss), (None, 0))(jnp.zeros(2), jax.random.split(jax.random.key(0), 10_000))
+      >>> print(gradients.mean(0).round(1))  # of E loss = 4·softmax(scores)₁
+      [-1.  1.]
+
+    Reference:
+      Liu, Dong, Liu, Yu and Gao, Bridging Discrete and Backpropagation: Straight-Through and Beyond, NeurIPS 2023, algorithm 2.
+    """
+    return _reinmax(*gumbel_draws.checked("reinmax", scores, key, axis, where, temperature))
+
+
+@partial(jax.jit, static_argnums=0)
+def _reinmax(axes, scores, where, temperature, key):
+    x = masks.shifted(scores, where, axes)
+    drawn = vertices.one_hot_argmax(x + gumbel_draws.noise(key, x), axis=axes)
+    return dtypes.in_dtypes_of(
+        scores, _second_order(axes, x, dtypes.in_dtype_and_rank_of(temperature, x), drawn)
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _second_order(axes: tuple[int, ...], x: Array, temperature: Array, drawn: Array) -> Array:
+    return drawn
+
+
+def _second_order_fwd(axes, x, temperature, drawn):
+    return _second_order(axes, x, temperature, drawn), (x, temperature, drawn)
+
+
+def _second_order_bwd(axes, residuals, g):
+    # Heun's rule for E f(D): the mean of f' at both ends of the way from D to π, of which the far end is known on average.
+    x, temperature, drawn = residuals
+    p = simplex.softmax(x, axis=axes)
+    middle = (drawn + simplex.softmax(x, axis=axes, temperature=temperature)) / 2
+    return (
+        2 * rules.rank_one_tangent(middle, g, axes) - rules.rank_one_tangent(p, g, axes) / 2,
+        None,
+        None,
+    )
+
+
+_second_order.defvjp(_second_order_fwd, _second_order_bwd)

@@ -1,0 +1,73 @@
+"""A hard forward pass with the backward pass of a soft function."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+from jax import lax
+
+from softmaxx._src.core import checks, dtypes, rules
+from softmaxx._src.core.types import Tree
+
+
+def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Callable[..., Tree]:
+    r"""Computes hard(θ), with the gradient (∂soft/∂θ)ᵀg for a cotangent g: the backward pass takes hard for soft.
+
+    The value is that of `hard` to the bit: `soft` runs in the backward pass alone, and what it returns reaches no value.
+    (The sum soft + stop_gradient(hard − soft) rounds, and is nan where soft is.)
+
+    Args:
+      hard: `(scores, *args, **kwargs)` → a floating array, or a tree of arrays; it needs no derivative.
+      soft: called alike, → the same shapes. Both get the same arguments: with a `key=` they can draw the same noise, in the
+        dtype of the scores.
+
+    Returns:
+      `f(scores, *args, **kwargs)`, of the shape and dtype of `hard`; args and kwargs are arrays, or trees of them. All floating
+      ones are differentiated by `soft`; integers and keys pass no derivative. Settings go in by `functools.partial`.
+
+    Limits:
+      Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. Where soft is nan, so is the gradient. It is biased,
+      unless the loss is linear in the answer and soft is the mean of hard.
+
+    Raises:
+      TypeError: functions that are not callable, close over a traced value or do not return floating arrays.
+      ValueError: a `soft` that returns other shapes than `hard`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> choose = sx.straight_through(sx.one_hot_argmax, sx.sparsemax)
+      >>> scores, costs = jnp.array([1.0, 1.5, 0.0]), jnp.array([1.0, 2.0, 3.0])
+      >>> print(choose(scores))
+      [0. 1. 0.]
+      >>> print(jax.grad(lambda x: costs @ choose(x))(scores))
+      [-0.5  0.5  0. ]
+
+    Reference:
+      Bengio, Léonard and Courville, Estimating or Propagating Gradients Through Stochastic Neurons, 2013; with noise: Jang, Gu
+      and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017, section 2.2.
+    """
+    function = "straight_through"
+    checks.functions.function(function, "hard", hard)
+    checks.functions.function(function, "soft", soft)
+
+    def choose(scores: Tree, *args: Any, **kwargs: Any) -> Tree:
+        scores = checks.oracles.scores(function, scores)
+        wanted, got = (
+            checks.functions.floating(
+                function, name, checks.functions.shapes(function, name, of, scores, args, kwargs)
+            )
+            for name, of in (("hard", hard), ("soft", soft))
+        )
+        checks.functions.same_shapes(function, "soft", got, "hard", wanted)
+        held, held_args, held_kwargs = lax.stop_gradient((scores, args, kwargs))
+        return rules.surrogate(
+            partial(_by_soft, soft), hard(held, *held_args, **held_kwargs), (scores, args, kwargs)
+        )
+
+    return choose
+
+
+def _by_soft(soft: Callable, operands: tuple, g: Tree) -> tuple:
+    out, pullback = jax.vjp(lambda scores, args, kwargs: soft(scores, *args, **kwargs), *operands)
+    return pullback(dtypes.in_dtypes_of(out, g))

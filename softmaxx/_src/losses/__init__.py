@@ -1,0 +1,1 @@
+"""Losses: scores and targets → one number for each choice."""

@@ -1,0 +1,229 @@
+"""How far a choice over a map is from a Gaussian, or from its spread."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.core import checks, dtypes, elementary, indices
+from softmaxx._src.core.types import Array, ArrayLike, Axis
+from softmaxx._src.losses import gaussian_heatmap
+from softmaxx._src.losses.gaussian_heatmap import Deviation
+from softmaxx._src.readouts import moments
+from softmaxx._src.readouts.moments import Positions
+
+
+def variance_loss(
+    choice: ArrayLike,
+    *,
+    sigma: Deviation,
+    axis: Axis = -1,
+    positions: Positions = None,
+    where: ArrayLike | None = None,
+) -> Array:
+    r"""Computes Σ (Var − σ²)² over the axes of a choice, which asks for peaks of standard deviation σ along each.
+
+    Args:
+      choice: a distribution along the axis, `[..., n]`, from `softmax` or another choice.
+      sigma: σ ≥ 0 in units of the positions, a number, one for each choice, `[..., 1]`, or a tuple of one for each axis.
+      axis: the axis of the choice, or a tuple of axes of a joint choice.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      where: booleans that broadcast to `[...]`, which maps count: with False the loss is 0 and has no gradient.
+
+    Returns:
+      `[...]`, one number for each choice, in the choice's dtype, summed in at least float32. Units: the fourth power of those
+      of the positions.
+
+    Limits:
+      A one-hot choice gives Σσ⁴. Two peaks may have the variance of one that is wide: `kl_to_gaussian` tells them apart.
+
+    Raises:
+      TypeError: a choice or positions that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; positions or sigma that do not fit; a negative sigma.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.variance_loss(jnp.array([0.5, 0.0, 0.5]), sigma=2.0))
+      9.0
+
+    Reference:
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018.
+    """
+    axes, choice, _, deviations, positions, where = _checked(
+        "variance_loss", choice, None, sigma, axis, positions, where
+    )
+    return _variance_loss(axes, choice, deviations, positions, where)
+
+
+@partial(jax.jit, static_argnums=0)
+def _variance_loss(axes, choice, deviations, positions, where):
+    terms = []
+    pairs = moments.marginals(_counted(choice, where, axes), positions, axes)
+    for (p, x), sigma in zip(pairs, deviations, strict=True):
+        terms.append(
+            (moments.variance(p, x, axes) - dtypes.in_dtype_and_rank_of(sigma, choice) ** 2) ** 2
+        )
+    return _labelled(sum(terms[1:], terms[0]), choice, where, axes)
+
+
+def kl_to_gaussian(
+    choice: ArrayLike,
+    targets: ArrayLike,
+    *,
+    sigma: Deviation,
+    axis: Axis = -1,
+    positions: Positions = None,
+    where: ArrayLike | None = None,
+) -> Array:
+    r"""Computes the Kullback–Leibler divergence Σ p·log(p/q) of a choice from a Gaussian q at its target.
+
+    q_i ∝ exp(−Σ(x_i − t)²/(2σ²)), normalised over the entries of the map. Its logarithm is exact, so that the loss is finite
+    and has a gradient however far from the target the choice is.
+
+    Args:
+      choice: a distribution along the axis, `[..., n]`, from `softmax` or another choice.
+      targets: the centre t of the Gaussian in units of the positions, `[...]` for a single axis, `[..., d]` for a tuple of d
+        axes, in the order listed.
+      sigma: σ > 0 in units of the positions, a number, one for each choice, `[..., 1]`, or a tuple of one for each axis.
+      axis: the axis of the choice, or a tuple of axes of a joint choice.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      where: booleans that broadcast to `[...]`, which points are labelled: with False the loss is 0 and has no gradient,
+        whatever the target holds, nan included.
+
+    Returns:
+      `[...]`, one number for each choice, at least 0, in the choice's dtype, summed in at least float32. Units: nats.
+
+    Limits:
+      0 where the choice is the Gaussian. Entries of the choice that are exactly 0 have no derivative of p·log p.
+
+    Raises:
+      TypeError: a choice, targets or positions that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; positions, targets or sigma that do not fit; a sigma
+        that is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> gaussian = sx.softmax(-((jnp.arange(9.0) - 3.5) ** 2) / 2)
+      >>> far = sx.kl_to_gaussian(gaussian, jnp.array(1e3), sigma=1.0)
+      >>> print(abs(sx.kl_to_gaussian(gaussian, jnp.array(3.5), sigma=1.0)).round(5), far.round(-1))
+      0.0 4470.0
+
+    Reference:
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018.
+    """
+    return _kl_to_gaussian(
+        *_checked("kl_to_gaussian", choice, targets, sigma, axis, positions, where)
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _kl_to_gaussian(axes, choice, means, deviations, positions, where):
+    p = _counted(choice, where, axes)
+    loss = elementary.x_log_x(p).sum(axes, keepdims=True)
+    logs, pairs = (
+        gaussian_heatmap.log_gaussians(axes, p, means, deviations, positions, where),
+        moments.marginals(p, positions, axes),
+    )
+    for log_q, (marginal, _) in zip(logs, pairs, strict=True):
+        loss -= (marginal * log_q).sum(
+            axes, keepdims=True
+        )  # log q is a sum over the axes, so that the marginals are enough
+    return _labelled(loss, choice, where, axes)
+
+
+def js_to_gaussian(
+    choice: ArrayLike,
+    targets: ArrayLike,
+    *,
+    sigma: Deviation,
+    axis: Axis = -1,
+    positions: Positions = None,
+    where: ArrayLike | None = None,
+) -> Array:
+    r"""Computes the Jensen–Shannon divergence, ½KL(p‖m) + ½KL(q‖m) with m = (p + q)/2, of a choice and a Gaussian q.
+
+    q_i ∝ exp(−Σ(x_i − t)²/(2σ²)), normalised over the entries of the map.
+
+    Args:
+      choice: a distribution along the axis, `[..., n]`, from `softmax` or another choice.
+      targets: the centre t of the Gaussian in units of the positions, `[...]` for a single axis, `[..., d]` for a tuple of d
+        axes, in the order listed.
+      sigma: σ > 0 in units of the positions, a number, one for each choice, `[..., 1]`, or a tuple of one for each axis.
+      axis: the axis of the choice, or a tuple of axes of a joint choice.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      where: booleans that broadcast to `[...]`, which points are labelled: with False the loss is 0 and has no gradient,
+        whatever the target holds, nan included.
+
+    Returns:
+      `[...]`, one number for each choice, from 0 to log 2, in the choice's dtype, summed in at least float32. Units: nats.
+
+    Limits:
+      0 where the choice is the Gaussian, log 2 where they have nothing in common, and there almost no gradient: combine it with
+      `coordinate_loss`. Entries of the choice that are exactly 0 have no derivative of p·log p.
+
+    Raises:
+      TypeError: a choice, targets or positions that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; positions, targets or sigma that do not fit; a sigma
+        that is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> one_hot = jnp.zeros(9).at[7].set(1.0)
+      >>> print(sx.js_to_gaussian(one_hot, jnp.array(0.0), sigma=0.5).round(4), jnp.log(2.0).round(4))
+      0.6931 0.6931
+
+    Reference:
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018; Lin, Divergence
+      Measures Based on the Shannon Entropy, IEEE Transactions on Information Theory 1991.
+    """
+    return _js_to_gaussian(
+        *_checked("js_to_gaussian", choice, targets, sigma, axis, positions, where)
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _js_to_gaussian(axes, choice, means, deviations, positions, where):
+    # ½Σ p·log(p/m) + q·log(q/m) with p·log p in one piece: the quotients and their derivatives overflow where both are small.
+    p, h = _counted(choice, where, axes), elementary.x_log_x
+    log_q = gaussian_heatmap.log_gaussians(axes, p, means, deviations, positions, where)
+    q = jnp.exp(sum(log_q[1:], log_q[0]))
+    terms = h(p) + h(q) - h(p + q) + math.log(2) * (p + q)
+    return _labelled(terms.sum(axes, keepdims=True) / 2, choice, where, axes)
+
+
+def _checked(function, choice, targets, sigma, axis, positions, where):
+    choice = checks.arguments.real_array(function, "choice", choice)
+    axes = checks.arguments.axes_of(function, axis, choice.shape)
+    positions = checks.heatmaps.positions(function, positions, axis, axes, choice.shape)
+    batch = indices.batch_shape(choice.shape, axes)
+    checks.arguments.mask(function, where, batch, "the choices'")
+    if targets is not None:
+        targets = checks.arguments.real_array(function, "targets", targets)
+        checks.heatmaps.target_points(
+            function, targets.shape, (*batch, len(axes)) if isinstance(axis, tuple) else batch
+        )
+        targets = targets if isinstance(axis, tuple) else targets[..., None]
+    deviations = checks.heatmaps.deviations(
+        function, sigma, choice.shape, axes, zero=targets is None
+    )
+    return axes, choice, targets, deviations, positions, where
+
+
+def _counted(choice: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
+    """The choice in its working dtype, zeros where it does not count, whatever it holds."""
+    p = dtypes.working(choice)
+    if where is None:
+        return p
+    counts = jnp.broadcast_to(where, indices.batch_shape(p.shape, axes))
+    return jnp.where(lax.expand_dims(counts, sorted(axes)), p, 0)
+
+
+def _labelled(loss: Array, choice: Array, where, axes: tuple[int, ...]) -> Array:
+    """The losses in the choice's dtype, 0 where they do not count."""
+    loss = elementary.lift_rounding_to_zero(loss)
+    loss = lax.squeeze(
+        jnp.broadcast_to(loss, [1 if i in axes else n for i, n in enumerate(choice.shape)]), axes
+    )
+    return (loss if where is None else jnp.where(where, loss, 0)).astype(choice.dtype)

@@ -1,0 +1,123 @@
+"""Losses of oracles and smoothings: Fenchel–Young, and SPO+ for decisions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.core import checks, dtypes, trees
+from softmaxx._src.core.types import Array, Oracle, SmoothMax, Tree
+from softmaxx._src.oracles import row_oracle
+
+
+def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
+    r"""Makes the loss F(θ) + Ω(y) − ⟨θ, y⟩ of scores θ and targets y, for a smoothed max F with the conjugate Ω.
+
+    It is convex in the scores, its gradient there is `smooth.argmax(scores) − targets`, and it is least where the argmax is
+    the target: the oracle is trained by its answers alone, without a derivative through it.
+
+    Args:
+      smooth: a `SmoothMax` pair: `entropic()`, `euclidean()`, `tsallis(alpha)`, or what `regularized` and `perturbed` make.
+
+    Returns:
+      `loss(scores, targets, *args, **kwargs)`, one number for each instance; targets, in the scores' shape, are points of the
+      choice set or of its hull, and args and keywords such as `key=` go to `smooth`.
+      For `entropic`, `euclidean` and `tsallis` it is `entmax_loss` along their axis: one number for each choice of a batch, and
+      integer labels are targets too. For `regularized` and `perturbed` it is of one instance: for a batch use `jax.vmap`.
+      Where `smooth.penalty` is known the loss is at least 0, and 0 at the optimum (up to the Monte-Carlo error, for
+      `perturbed(one_hot_argmax, noise=gumbel)`). Where it is None, as for every other `perturbed`, the constant Ω(y) is left
+      out: the gradient in the scores is the same, the value may be negative, the gradient in the targets is −scores alone.
+
+    Limits:
+      A score of −inf with a target of 0 counts 0. As the noise goes to zero, the loss becomes the perceptron's.
+
+    Raises:
+      TypeError: what is no `SmoothMax`.
+      ValueError: targets that do not look like the scores; what `smooth` raises.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> smooth = sx.perturbed(sx.one_hot_argmax, noise=sx.gumbel, num_samples=10_000)
+      >>> loss = sx.fenchel_young_loss(smooth)
+      >>> scores, target = jnp.array([1.0, 2.0, 0.0]), jnp.array([0.0, 1.0, 0.0])
+      >>> print(loss(scores, target, key=jax.random.key(0)).round(1))  # here the cross-entropy, 0.41
+      0.4
+
+    Reference:
+      Blondel, Martins and Niculae, Learning with Fenchel-Young Losses, JMLR 2020; Berthet et al., Learning with
+      Differentiable Perturbed Optimizers, NeurIPS 2020, section 4.
+    """
+    if not isinstance(smooth, SmoothMax):
+        kind = type(smooth).__name__
+        raise TypeError(
+            f"fenchel_young_loss: smooth is a {kind}; pass a SmoothMax, such as sx.perturbed(oracle)."
+        )
+    if smooth.loss is not None:
+        return smooth.loss
+
+    def loss(scores: Tree, targets: Tree, *args: Any, **kwargs: Any) -> Array:
+        scores, targets, dtype = _working("fenchel_young_loss", scores, targets)
+        loss = smooth.value(scores, *args, **kwargs) - trees.inner(scores, targets)
+        if smooth.penalty is not None:
+            loss = loss + smooth.penalty(targets, *args, **kwargs).astype(loss.dtype)
+        return loss.astype(dtype)
+
+    return loss
+
+
+def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
+    r"""Makes the SPO+ loss max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ of predicted scores θ and true scores t.
+
+    It is a convex upper bound of the regret ⟨t, y(t)⟩ − ⟨t, y(θ)⟩ of deciding by θ, with the subgradient 2(y(2θ − t) − y(t)).
+
+    Args:
+      oracle: `(scores, *args)` → the vertex that maximises ⟨scores, y⟩, in the scores' shape; it needs no derivative.
+
+    Returns:
+      `loss(scores, targets, *args)`, a number; targets are the true scores (for costs c and predicted costs ĉ pass −ĉ and −c).
+      The oracle is asked for two rows, at once. For a batch use `jax.vmap`.
+
+    Limits:
+      0 at scores = targets. A target of −inf is a choice that is not allowed, whatever its score. Where the maximiser is not
+      unique, the subgradient is that of the vertex which the oracle takes.
+
+    Raises:
+      TypeError: an oracle that is not callable or does not return floating arrays.
+      ValueError: targets that do not look like the scores, or an oracle whose output does not.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> loss = sx.spo_plus_loss(sx.one_hot_argmax)
+      >>> print(loss(jnp.array([1.0, 2.0]), jnp.array([3.0, 0.0])))  # takes the second, which is 3 worse
+      5.0
+
+    Reference:
+      Elmachtoub and Grigas, Smart "Predict, then Optimize", Management Science 2022, definition 3 and proposition 3.
+    """
+    checks.oracles.oracle("spo_plus_loss", oracle)
+
+    def loss(scores: Tree, targets: Tree, *args: Any) -> Array:
+        scores, targets, dtype = _working("spo_plus_loss", scores, targets)
+        out = checks.oracles.answer("spo_plus_loss", oracle, scores, args)
+        checks.oracles.like_scores("spo_plus_loss", out, scores)
+        # A target of −inf is a choice that is not allowed.
+        shifted = jax.tree.map(lambda x, t: jnp.where(t == -jnp.inf, t, 2 * x - t), scores, targets)
+        rows = jax.tree.map(
+            lambda *pair: jnp.stack(pair), lax.stop_gradient(shifted), lax.stop_gradient(targets)
+        )
+        answers = row_oracle.solve_rows(oracle, rows, args)
+        checks.oracles.rows("spo_plus_loss", answers, out, 2)
+        # max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ = ⟨2θ − t, y(2θ − t) − y(t)⟩, and both answers are held (Danskin).
+        return trees.inner(shifted, jax.tree.map(lambda y: y[0] - y[1], answers)).astype(dtype)
+
+    return loss
+
+
+def _working(function: str, scores: Tree, targets: Tree) -> tuple[Tree, Tree, jnp.dtype]:
+    """Scores and targets in the dtype to compute in, and that of the loss."""
+    scores, targets = checks.oracles.scores_and_targets(function, scores, targets)
+    dtype = dtypes.widest_dtype([leaf.dtype for leaf in jax.tree.leaves(scores)])
+    targets = jax.tree.map(lambda t, x: t.astype(dtypes.working_dtype(x.dtype)), targets, scores)
+    return jax.tree.map(dtypes.working, scores), targets, dtype

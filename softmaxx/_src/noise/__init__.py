@@ -1,0 +1,1 @@
+"""Noises, the samplers that draw them, and expectations over them."""

@@ -1,0 +1,95 @@
+"""Noises: how a score is perturbed, and the score function of the density."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.core.types import Array
+
+
+def _add(theta: Array, sigma: Array, z: Array) -> Array:
+    return theta + sigma * z
+
+
+def _multiply(theta: Array, sigma: Array, z: Array) -> Array:
+    return theta * jnp.exp(sigma * (z - sigma / 2))  # the factor has mean 1 for a normal z
+
+
+class Noise(NamedTuple):
+    r"""A noise of density q(z) ∝ exp(−ν(z)), independent in every entry: its quantiles, and its score function ν'.
+
+    Attributes:
+      quantile: the inverse of the distribution function, elementwise on uniforms `[N, n]` strictly between 0 and 1, in float32
+        or float64. What draws the uniforms is the sampler of `perturbed`.
+      score: z → ν'(z) = −(log q)'(z), elementwise. E ν'(Z) = 0 and E Z·ν'(Z) = 1 hold for every such noise.
+      perturb: (θ, σ, z) → the perturbed scores, elementwise and one-to-one in z; by default θ + σz.
+      difference: the distribution function of Z − Z' for two independent draws, if it is known; `expected_ranking` needs it.
+
+    The five that are there: `normal`, `gumbel`, `logistic` and `laplace` (each at location 0 and scale 1, so that their
+    standard deviations are 1, π/√6, π/√3 and √2), and `log_normal`, which multiplies by exp(σZ − σ²/2) with a normal Z: scores
+    keep their sign, and their mean is θ.
+
+    Limits:
+      The density must be positive and continuous on the whole line: without tails the derivative is not an expectation.
+      Where it has a kink, as `laplace`, second derivatives are none either: `laplace` refuses them with a TypeError.
+
+    Raises:
+      TypeError: from `perturbed`, for something else than functions.
+      ValueError: from `perturbed`, for a `quantile` that is not elementwise.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> cauchy = sx.Noise(lambda u: jnp.tan(jnp.pi * (u - 0.5)), lambda z: 2 * z / (1 + z**2))
+      >>> smooth = sx.perturbed(sx.one_hot_argmax, noise=cauchy, num_samples=10_000)
+      >>> print(smooth.argmax(jnp.array([0.0, 0.0]), key=jax.random.key(0)).round(1))
+      [0.5 0.5]
+
+    Reference:
+      Abernethy, Lee and Tewari, Perturbation techniques in online learning and optimization, 2016, section 1.3;
+      `log_normal`: Dalle, Baty, Bouvier and Parmentier, Learning with combinatorial optimization layers, 2022, section 3.3.
+    """
+
+    quantile: Callable[[Array], Array]
+    score: Callable[[Array], Array]
+    perturb: Callable[[Array, Array, Array], Array] = _add
+    difference: Callable[[Array], Array] | None = None
+
+
+def _normal_quantile(u: Array) -> Array:
+    return lax.erf_inv(2 * u - 1) * jnp.sqrt(2).astype(u.dtype)
+
+
+def _laplace_quantile(u: Array) -> Array:
+    v = 2 * u - 1
+    return -jnp.sign(v) * jnp.log1p(-abs(v))
+
+
+@jax.custom_jvp
+def _laplace_score(z: Array) -> Array:
+    return jnp.sign(z)
+
+
+@_laplace_score.defjvp
+def _laplace_score_jvp(primals, tangents):
+    raise TypeError(
+        "laplace: its density has a kink, so a second derivative is no expectation over samples; use sx.logistic, which "
+        "is smooth and has the same kind of tails."
+    )
+
+
+normal = Noise(
+    quantile=_normal_quantile,
+    score=lambda z: z,
+    difference=lambda t: jax.scipy.special.ndtr(t / jnp.sqrt(2).astype(t.dtype)),
+)
+gumbel = Noise(
+    quantile=lambda u: -jnp.log(-jnp.log(u)),
+    score=lambda z: 1 - jnp.exp(-z),
+    difference=jax.nn.sigmoid,
+)
+logistic = Noise(quantile=lambda u: jnp.log(u) - jnp.log1p(-u), score=lambda z: jnp.tanh(z / 2))
+laplace = Noise(quantile=_laplace_quantile, score=_laplace_score)
+log_normal = Noise(quantile=_normal_quantile, score=lambda z: z, perturb=_multiply)

@@ -1,0 +1,168 @@
+"""Samplers: uniforms that are independent, in pairs, stratified or quasi-random."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.random import threefry_2x32
+
+from softmaxx._src.core import checks
+from softmaxx._src.core.types import Array, Key
+
+_SOBOL_DIMENSIONS = 21201  # as many direction numbers as Joe and Kuo computed
+_WORD = 32  # bits of a scrambled Sobol point
+
+
+class Sampler(NamedTuple):
+    r"""Draws N points of the unit cube in independent groups: each point is uniform, the points of a group cover it evenly.
+
+    The derivatives of `perturbed` are unbiased for any such groups, since the baseline of a sample is the mean answer of all
+    other groups, and so is the variance that `standard_error` reads from the spread of the groups.
+
+    Attributes:
+      draw: `(key, (rows, dimension), dtype)` → one group, uniforms strictly between 0 and 1.
+      group_size: N → the rows of one group, a divisor of N.
+
+    A sampler is a function of `(key, shape, dtype)` itself. There are
+
+      `independent`: groups of one point, plain Monte Carlo.
+      `antithetic`: pairs u and 1 − u; N is even. It lowers the variance of the value; derivatives do better with `independent`,
+        since the baseline cancels within a pair.
+      `latin_hypercube`: two groups, each with one point in each of N/2 slices of every axis; N is even.
+      `sobol`: two groups of Sobol points (the direction numbers of Joe and Kuo from SciPy, up to 21201 scores), scrambled by
+        a random triangular matrix and a random shift. N is even; powers of two from 32 on are best.
+
+    Limits:
+      Two groups tell little about their spread: for error bars take more, `sx.sobol._replace(group_size=lambda n: n // 8)`.
+
+    Raises:
+      ValueError: an N that is no multiple of the group's size; more scores than there are Sobol numbers.
+
+    Example:
+      >>> import jax, softmaxx as sx
+      >>> print(sx.antithetic(jax.random.key(0), (4, 1)).reshape(2, 2).sum(1))
+      [1. 1.]
+
+    Reference:
+      McKay, Beckman and Conover, A comparison of three methods, Technometrics 1979 (Latin hypercubes); Matoušek, On the
+      L2-discrepancy for anchored boxes, 1998 (the scrambling); Owen, Monte Carlo theory, methods and examples, 2013,
+      chapters 8, 10 and 17; Joe and Kuo, Constructing Sobol sequences with better two-dimensional projections, 2008.
+    """
+
+    draw: Callable[[Key, tuple[int, int], jnp.dtype], Array]
+    group_size: Callable[[int], int]
+
+    def __call__(self, key: Key, shape: tuple[int, int], dtype: Any = float) -> Array:
+        """All N points, `[N, dimension]`."""
+        count, dimension = shape
+        size = checks.noises.group_size("Sampler", self, count)
+        return groups_of_points(
+            self,
+            key,
+            jnp.arange(count // size),
+            size,
+            dimension,
+            jax.dtypes.canonicalize_dtype(dtype),
+        )
+
+
+def groups_of_points(
+    sampler: Sampler, key: Key, groups: Array, size: int, dimension: int, dtype: jnp.dtype
+) -> Array:
+    """The points of the groups with these numbers, `[groups·size, dimension]`: the same however they are split into calls."""
+    # Keys of other kinds are not independent under vmap (rbg draws by the first of them), these are.
+    key = jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")
+    drawn = jax.vmap(
+        lambda group: sampler.draw(jax.random.fold_in(key, group), (size, dimension), dtype)
+    )(groups)
+    checks.noises.drawn("sampler.draw", drawn, (len(groups), size, dimension))
+    return drawn.reshape(-1, dimension)
+
+
+def _uniform(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Uniforms strictly between 0 and 1, odd multiples of ε/2, so that 1 − u is another of them."""
+    if dtype != jnp.float32:
+        return jax.random.uniform(key, shape, dtype) + jnp.finfo(dtype).eps / 2
+    # Threefry makes two words at a time, of which `jax.random.uniform` keeps one in float32: noise is a third of the time.
+    seed = jax.random.bits(key, (2,), jnp.uint32)
+    words = threefry_2x32(seed, jnp.arange(math.prod(shape), dtype=jnp.uint32)).reshape(shape)
+    return _fraction(
+        words | (seed[0] & 0), dtype
+    )  # inside of shard_map the words have forgotten that seeds differ
+
+
+def _antithetic(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
+    u = _uniform(key, (shape[0] // 2, shape[1]), dtype)
+    return jnp.concatenate([u, 1 - u])
+
+
+def _latin_hypercube(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
+    order, offset = jax.random.split(key)
+    slices = jnp.argsort(jax.random.bits(order, shape, jnp.uint32), axis=0).astype(
+        dtype
+    )  # a permutation for each axis
+    return jnp.minimum(
+        (slices + _uniform(offset, shape, dtype)) / shape[0], 1 - jnp.finfo(dtype).eps / 2
+    )
+
+
+def _sobol(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
+    # A point is the sum over GF(2) of the direction numbers v_k at the one bits k of its index. The scrambling maps every v
+    # by a random matrix with ones on its diagonal and zeros above, per axis, then shifts all points by one random number.
+    rows, dimension = shape
+    directions = _sobol_directions(dimension, max(1, (rows - 1).bit_length()))
+    mixing, shift = jax.random.split(key)
+    place = jnp.asarray(1 << np.arange(_WORD)[::-1], jnp.uint32)[
+        :, None
+    ]  # the value of each bit, the first the largest
+    columns = place | (jax.random.bits(mixing, (_WORD, dimension), jnp.uint32) & (place - 1))
+    scrambled = _sum_of_bits(jnp.asarray(directions) & place[None], columns[None])
+    index = (
+        jnp.arange(rows, dtype=jnp.uint32)[:, None]
+        & (1 << jnp.arange(len(directions), dtype=jnp.uint32))[None]
+    )
+    points = (
+        _sum_of_bits(index[:, :, None], scrambled[None])
+        ^ jax.random.bits(shift, (dimension,), jnp.uint32)[None]
+    )
+    return _fraction(points, dtype)
+
+
+def _fraction(words: Array, dtype: jnp.dtype) -> Array:
+    """Random words as uniforms strictly between 0 and 1."""
+    kept = min(_WORD, jnp.finfo(dtype).nmant)
+    return ((words >> (_WORD - kept)).astype(dtype) + 0.5) / 2**kept
+
+
+def _sum_of_bits(bits: Array, values: Array) -> Array:
+    """The sum over GF(2), along axis 1, of the values whose bit is not 0."""
+    return lax.reduce(
+        jnp.where(bits != 0, values, jnp.uint32(0)), np.uint32(0), lax.bitwise_xor, (1,)
+    )
+
+
+def _sobol_directions(dimension: int, count: int) -> np.ndarray:
+    """The direction numbers v_0, v_1, …, `[count, 1, dimension]`: point 2^{k+1} − 1 in the Gray code's order is v_k."""
+    from scipy.stats import qmc  # takes half a second to import, which only those pay who use it
+
+    checks.noises.sobol_dimension(dimension, _SOBOL_DIMENSIONS)
+    engine = qmc.Sobol(dimension, scramble=False, bits=_WORD)
+    directions = []
+    for k in range(count):
+        engine.fast_forward(2 ** (k + 1) - 1 - engine.num_generated)
+        directions.append(engine.random(1)[0] * 2**_WORD)
+    return np.stack(directions).astype(np.uint32)[:, None]
+
+
+def _half(count: int) -> int:
+    return 2 if count % 2 else count // 2  # an odd count is then refused
+
+
+independent = Sampler(_uniform, lambda count: 1)
+antithetic = Sampler(_antithetic, lambda count: 2)
+latin_hypercube = Sampler(_latin_hypercube, _half)
+sobol = Sampler(_sobol, _half)

@@ -1,0 +1,1 @@
+"""Oracles: scores → a vertex of the choice set, the hard answer."""

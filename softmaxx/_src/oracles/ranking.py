@@ -1,0 +1,59 @@
+"""The ranks of scores."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.core import checks, sharding
+from softmaxx._src.core.types import Array, ArrayLike
+
+_PAIRWISE = 64  # up to so many entries comparing all pairs is faster than sorting
+
+
+def ranking(scores: ArrayLike, *, axis: int = -1) -> Array:
+    r"""Maximises ⟨scores, y⟩ over the permutations of 1, …, n: n at the largest score, 1 at the smallest.
+
+    Args:
+      scores: real numbers `[..., n]`.
+      axis: the axis to rank along, an int.
+
+    Returns:
+      The ranks, of the scores' shape and dtype (float16 rounds ranks above 2048, bfloat16 above 256). A slice with nan is nan.
+
+    Limits:
+      At ties the first index has the larger rank, as `jnp.argmax` takes it for the largest; −inf and +inf are ranked like
+      numbers. The derivative is 0 everywhere: to train through it, use `perturbed` or `expected_ranking`. More than 64 entries
+      are sorted, for which JAX gathers an axis that is sharded, or on an explicit mesh refuses.
+
+    Raises:
+      TypeError: scores that are not real numbers, an axis that is no int.
+      ValueError: an axis that is out of range or empty.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.ranking(jnp.array([0.3, 9.0, -1.0])))
+      [2. 3. 1.]
+
+    Reference:
+      The vertices of the permutahedron; Blondel et al., Fast Differentiable Sorting and Ranking, ICML 2020, section 3.
+    """
+    scores = checks.arguments.real_array("ranking", "scores", scores)
+    return _ranking(scores, checks.arguments.single_axis("ranking", axis, scores.shape))
+
+
+@partial(jax.jit, static_argnums=1)
+def _ranking(scores: Array, axis: int) -> Array:
+    x = sharding.computed_once(lax.stop_gradient(scores))
+    n = x.shape[axis]
+    if n <= _PAIRWISE:
+        own, other = jnp.expand_dims(x, axis + 1), jnp.expand_dims(x, axis)
+        along = [n if i in (axis, axis + 1) else 1 for i in range(own.ndim)]
+        later = jnp.tril(jnp.ones((n, n), bool), -1).T.reshape(
+            along
+        )  # [own, other]: the other comes after its own
+        ranks = 1 + jnp.where(later, other <= own, other < own).sum(axis + 1, dtype=int)
+    else:
+        ranks = n - jnp.argsort(jnp.argsort(-x, axis, stable=True), axis)
+    return jnp.where(jnp.isnan(x).any(axis, keepdims=True), jnp.nan, ranks.astype(x.dtype))

@@ -1,0 +1,59 @@
+"""Oracles that answer many rows at once."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from softmaxx._src.core import checks
+from softmaxx._src.core.types import Oracle, Tree
+
+
+class RowOracle(NamedTuple):
+    """What `row_oracle` makes: called for one instance it asks for a single row."""
+
+    fn: Callable[..., Tree]
+
+    def __call__(self, scores: Tree, *args: Any) -> Tree:
+        rows = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], scores)
+        return jax.tree.map(lambda leaf: leaf[0], self.fn(rows, *args))
+
+
+def row_oracle(fn: Callable[..., Tree]) -> RowOracle:
+    r"""Declares an oracle that is written for rows: fn maps scores `[N, ...]` to N maximisers `[N, ...]` at once.
+
+    `perturbed` then hands it all its samples as rows, instead of mapping an oracle of one instance over them by `jax.vmap`.
+    For code that has no batching rule, or a faster one of its own: a custom kernel, a library call, a `shard_map`.
+
+    Args:
+      fn: `(rows, *args)` → one answer for each row, an array or a tree of arrays with the rows leading. The args are passed as
+        they are, the same for all rows.
+
+    Returns:
+      An oracle of one instance, `(scores, *args)`, that may be used wherever an oracle is.
+
+    Limits:
+      Under `jax.vmap` over a batch of instances, fn itself is mapped over the batch. Ties are those of fn.
+
+    Raises:
+      TypeError: a fn that is not callable.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> oracle = sx.row_oracle(lambda rows: jax.nn.one_hot(rows.argmax(-1), rows.shape[-1]))
+      >>> print(oracle(jnp.array([1.0, 3.0, 2.0])))
+      [0. 1. 0.]
+
+    Reference:
+      The oracles of Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS 2020, section 2.
+    """
+    checks.functions.function("row_oracle", "fn", fn, "(rows, *args) -> answers")
+    return RowOracle(fn)
+
+
+def solve_rows(oracle: Oracle, rows: Tree, args: tuple) -> Tree:
+    """The oracle's answers for scores `[N, ...]`."""
+    if isinstance(oracle, RowOracle):
+        return oracle.fn(rows, *args)
+    return jax.vmap(lambda row: oracle(row, *args))(rows)

@@ -1,0 +1,145 @@
+"""The vertices of the simplex and of the capped simplex: one-hot vectors, and masks of the k largest."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.core import checks, dtypes, indices, masks, sharding
+from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
+
+
+def one_hot_argmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None) -> Array:
+    r"""Maximises ⟨scores, y⟩ over the one-hot vectors: 1 at the first of the largest scores, 0 elsewhere.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False is never chosen, whatever it holds.
+
+    Returns:
+      The one-hot vector, of the scores' shape and dtype. A fully masked slice gives zeros, a slice with nan is nan.
+
+    Limits:
+      Ties go to the first index, as in `jnp.argmax`; with several axes to the first in row-major order of the axes as
+      listed. The derivative is 0 everywhere: to train through it, use a choice or `perturbed`.
+
+    Raises:
+      TypeError: scores that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; a `where` that does not broadcast.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.one_hot_argmax(jnp.array([1.0, 3.0, 3.0])))
+      [0. 1. 0.]
+
+    Reference:
+      The vertices of the simplex; Boyd and Vandenberghe, Convex Optimization, 2004, section 2.2.4.
+    """
+    scores = checks.arguments.real_array("one_hot_argmax", "scores", scores)
+    axes = checks.arguments.axes_of("one_hot_argmax", axis, scores.shape)
+    checks.arguments.mask("one_hot_argmax", where, scores.shape)
+    return _one_hot_argmax(scores, where, axes)
+
+
+@partial(jax.jit, static_argnums=2)
+def _one_hot_argmax(scores: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
+    # Two plain reductions instead of an argmax and a one-hot: they keep the sharding, and take several axes at once.
+    x = sharding.computed_once(lax.stop_gradient(masks.masked(scores, where)))
+    chosen = (indices.row_major_index(x, axes) == indices.first_argmax(x, axes)) & (x > -jnp.inf)
+    return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, chosen.astype(x.dtype))
+
+
+def top_k_mask(
+    scores: ArrayLike, *, k: Number, axis: Axis = -1, where: ArrayLike | None = None
+) -> Array:
+    r"""Maximises ⟨scores, y⟩ over the 0/1 vectors with k ones: 1 at the k largest scores, 0 elsewhere.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry.
+      k: how many, a whole number from 0 to n or one for each choice, `[..., 1]`; it may be traced, and is rounded then.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False is never chosen, whatever it holds.
+
+    Returns:
+      The mask, of the scores' shape and dtype. Fewer than k entries that are not masked are all chosen; a slice with nan is
+      nan.
+
+    Limits:
+      Ties go to the first indices, in row-major order of the axes as listed. The derivative is 0 everywhere: to train through
+      it, use `soft_top_k` or `perturbed`.
+
+    Raises:
+      TypeError: scores that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; a `where` or k that does not broadcast; a k that is
+        negative, no whole number or above n, as far as it is known.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.top_k_mask(jnp.array([1.0, 3.0, 3.0, 0.0]), k=2))
+      [0. 1. 1. 0.]
+
+    Reference:
+      The vertices of the hypersimplex; Boyd and Vandenberghe, Convex Optimization, 2004, section 2.2.4.
+    """
+    scores = checks.arguments.real_array("top_k_mask", "scores", scores)
+    axes = checks.arguments.axes_of("top_k_mask", axis, scores.shape)
+    checks.arguments.mask("top_k_mask", where, scores.shape)
+    checks.arguments.count_of_entries("top_k_mask", k, scores.shape, axes)
+    return _top_k_mask(scores, where, k, axes)
+
+
+@partial(jax.jit, static_argnums=3)
+def _top_k_mask(scores: Array, where: Array | None, k, axes: tuple[int, ...]) -> Array:
+    # Bisection twice, on counts: the k-th largest score in the order of its bits, then the last index of its ties to take.
+    # Plain sums only: they keep the sharding, and take several axes at once.
+    x = sharding.computed_once(lax.stop_gradient(masks.masked(scores, where)))
+    k = (
+        jnp.round(dtypes.in_dtype_and_rank_of(k, scores))
+        if jnp.issubdtype(jnp.asarray(k).dtype, jnp.floating)
+        else jnp.asarray(k)
+    )
+    k = lax.expand_dims(
+        k.astype(int), range(x.ndim - k.ndim)
+    )  # counts are integers: float32 has no 2²⁴ + 1
+    order, index, entries = _bit_order(x), indices.row_major_index(x, axes), x > -jnp.inf
+    start = sharding.full_keeping_sharding(0, x.max(axes, keepdims=True))
+
+    def count(flags):
+        return flags.sum(axes, keepdims=True, dtype=int)
+
+    kind = jnp.iinfo(order.dtype)
+    cut = _largest(
+        lambda cut: count(entries & (order >= cut)) >= k,
+        start.astype(order.dtype) + kind.min,
+        kind.bits,
+    )
+    above, tied = entries & (order > cut), entries & (order == cut)
+    bits = math.prod(x.shape[axis] for axis in axes).bit_length()
+    last = _largest(
+        lambda last: count(tied & (index < last)) <= k - count(above),
+        start.astype(index.dtype),
+        bits,
+    )
+    chosen = (above | (tied & (index < last))) & (k > 0)
+    return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, chosen.astype(x.dtype))
+
+
+def _bit_order(x: Array) -> Array:
+    """Integers in the order of the numbers: the bits of a positive float count up with it, those of a negative one down."""
+    x = jnp.where(x == 0, 0, x).astype(dtypes.working_dtype(x.dtype))  # -0 is 0
+    bits = lax.bitcast_convert_type(x, jnp.int32 if x.dtype == jnp.float32 else jnp.int64)
+    return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
+
+
+def _largest(holds: Callable[[Array], Array], start: Array, bits: int) -> Array:
+    """The largest integer from `start` on for which `holds` is true, found bit by bit; it is true up to there."""
+
+    def body(i, at):
+        raised = at + lax.shift_left(jnp.ones_like(at), (bits - 1 - i).astype(at.dtype))
+        return jnp.where(holds(raised), raised, at)
+
+    return lax.fori_loop(0, bits, body, start)

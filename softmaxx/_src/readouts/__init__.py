@@ -1,0 +1,1 @@
+"""Readouts: scores → an index, coordinates, a spread."""

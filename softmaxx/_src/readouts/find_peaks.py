@@ -1,0 +1,176 @@
+"""Several peaks of a map, each read in a window around it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.choices import simplex
+from softmaxx._src.core import checks, dtypes, indices, masks, sharding
+from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
+from softmaxx._src.readouts import moments, windows
+from softmaxx._src.readouts.moments import Positions
+from softmaxx._src.readouts.windows import Radius
+
+
+class Peaks(NamedTuple):
+    r"""What `find_peaks` found: the m highest peaks of each choice, the highest first; those that are not `valid` are 0.
+
+    Attributes:
+      coordinates: the refined positions, `[..., m, d]` for a tuple of d axes, `[..., m]` for a single axis.
+      score: the largest score of each, `[..., m]`.
+      mass: the share of its window in the choice from all scores, `[..., m]`.
+      covariance: of the position in the window, `[..., m, d, d]`; for a single axis the variance, `[..., m]`.
+      valid: whether there was an m-th peak, booleans `[..., m]`.
+
+    Limits:
+      See `find_peaks`. Give a loss `where=peaks.valid`, so that what is no peak does not count.
+
+    Raises:
+      Nothing: it is a tuple.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> peaks = sx.find_peaks(jnp.array([0.0, 9.0, 0.0, 5.0, 0.0]), count=3, window=0)
+      >>> print(peaks.coordinates, peaks.score, peaks.valid)
+      [1. 3. 0.] [9. 5. 0.] [ True  True False]
+
+    Reference:
+      Neubeck and Van Gool, Efficient Non-Maximum Suppression, ICPR 2006.
+    """
+
+    coordinates: Array
+    score: Array
+    mass: Array
+    covariance: Array
+    valid: Array
+
+
+def find_peaks(
+    scores: ArrayLike,
+    *,
+    count: int,
+    window: Radius,
+    min_distance: Radius = 1,
+    threshold: Number = -jnp.inf,
+    choice: Callable[..., Array] = simplex.softmax,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: Number = 1.0,
+    positions: Positions = None,
+) -> Peaks:
+    r"""Computes the positions of the `count` highest local maxima, each the expectation in a window around it.
+
+    A local maximum is an entry above the threshold that none within `min_distance` along every axis exceeds, and that exceeds
+    one of them. Each is refined like `local_argmax`, whatever the scores elsewhere are. Which entries these are has no
+    derivative; positions, scores, masses and covariances have.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry.
+      count: m, how many, a Python int.
+      window: the radius r of the windows, 2r + 1 entries along each axis, or a tuple of one radius for each axis; at the border
+        they are cut. At most half of `min_distance` keeps two windows from sharing entries.
+      min_distance: the least distance of two peaks along an axis is min_distance + 1; an int, or a tuple of one for each axis.
+      threshold: peaks have a larger score than this, a number or one for each choice, `[..., 1]`: above the noise, otherwise
+        its maxima fill up the list.
+      choice: `softmax`, `expm1_softmax`, `sparsemax` or another function `(scores, *, axis, where, temperature)`; make it once,
+        a new function is compiled again.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+
+    Returns:
+      `Peaks`, the highest first: `coordinates` `[..., m, d]` for a tuple of d axes, `[..., m]` for a single one; `score`
+      `[..., m]`, the largest of each; `mass` `[..., m]`, the share of the window in the choice from all scores; `covariance`
+      `[..., m, d, d]` or `[..., m]` of the position in the window; `valid` `[..., m]`. All but `valid` in the scores' dtype,
+      computed in at least float32. Units: those of the positions.
+
+    Limits:
+      Fewer than m maxima, or a maximum that the choice gives no weight: `valid` is False, the rest 0, with derivative 0. Of
+      equal maxima that are near to each other, such as a flat top, the first index counts, of equal ones that are not all.
+      The covariance is that of the choice, and depends on the temperature and the window too. To a softmax at T = 1 a heatmap
+      in [0, 1] is nearly flat: take `choice=softmaxx.expm1_softmax`, or a small temperature.
+      An entry that has no visible ones around it is no peak. No entry within `min_distance` of a nan is a peak, and the masses
+      of its slice are nan.
+
+    Raises:
+      TypeError: scores or positions that are not real numbers, a `where` that is not boolean, a count or radius that is no int;
+        a choice that is no function, or does not take what is named above.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature or
+        radius; a count < 1; a choice that returns another shape or dtype.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> scores = jnp.zeros(64).at[11:14].set(jnp.array([4.0, 5.0, 4.5])).at[50].set(4.9)
+      >>> peaks = sx.find_peaks(scores, count=3, window=1, min_distance=3, threshold=1.0)
+      >>> print([f"{x:.3f}" for x in peaks.coordinates], peaks.valid)
+      ['12.121', '50.000', '0.000'] [ True  True False]
+
+    Reference:
+      Neubeck and Van Gool, Efficient Non-Maximum Suppression, ICPR 2006, for the maxima; `local_argmax` for the positions.
+    """
+    function = "find_peaks"
+    scores, axes = checks.arguments.choice(function, scores, axis, where, temperature)
+    count = checks.arguments.count(function, "count", count)
+    window = checks.heatmaps.radii(function, "window", window, len(axes))
+    min_distance = checks.heatmaps.radii(function, "min_distance", min_distance, len(axes))
+    checks.heatmaps.any_distance(function, min_distance)
+    checks.arguments.per_slice(function, "threshold", threshold, scores.shape, axes)
+    positions = checks.heatmaps.positions(function, positions, axis, axes, scores.shape)
+    checks.heatmaps.choice(function, choice)
+    static = (count, window, min_distance, choice, axes, isinstance(axis, tuple))
+    return _find_peaks(static, scores, where, temperature, threshold, positions)
+
+
+@partial(jax.jit, static_argnums=0)
+def _find_peaks(static, scores, where, temperature, threshold, positions):
+    count, window, min_distance, choice, axes, joint = static
+    x = masks.masked(dtypes.working(scores), where)
+    share = windows.chosen("find_peaks", x, temperature, choice, axes, ~(x == -jnp.inf))
+    maxima = _local_maxima(
+        sharding.computed_once(lax.stop_gradient(x)),
+        lax.stop_gradient(dtypes.in_dtype_and_rank_of(threshold, x)),
+        min_distance,
+        axes,
+    )
+
+    def take(left, _):
+        peak = indices.first_argmax(left, axes)
+        valid = left.max(axes, keepdims=True) > -jnp.inf
+        return jnp.where(windows.within(x, peak, min_distance, axes), -jnp.inf, left), (peak, valid)
+
+    def read(peak, valid):
+        inside = windows.within(x, peak, window, axes) & valid
+        p = windows.chosen("find_peaks", x, temperature, choice, axes, inside)
+        valid = valid & ~(
+            p.sum(axes, keepdims=True) == 0
+        )  # below the background of the choice there is no position
+        return Peaks(
+            moments.mean_position(p, positions, axes, joint),
+            jnp.where(windows.within(x, peak, (0,) * len(axes), axes) & valid, x, 0).sum(axes),
+            jnp.where(inside | jnp.isnan(share), share, 0).sum(axes),
+            moments.covariance(p, positions, axes, joint),
+            lax.squeeze(valid, axes),
+        )
+
+    _, found = lax.scan(take, maxima, length=count)
+    peaks = jax.vmap(read, out_axes=scores.ndim - len(axes))(*found)
+    return Peaks(*(field if field.dtype == bool else field.astype(scores.dtype) for field in peaks))
+
+
+def _local_maxima(
+    x: Array, threshold: Array, radii: tuple[int, ...], axes: tuple[int, ...]
+) -> Array:
+    """x where it is a local maximum, −inf elsewhere."""
+    highest, lowest = x, jnp.where(x == -jnp.inf, jnp.inf, x)
+    for axis, radius in zip(axes, radii, strict=True):
+        size = tuple(2 * radius + 1 if i == axis else 1 for i in range(x.ndim))
+        padding = tuple((radius, radius) if i == axis else (0, 0) for i in range(x.ndim))
+        ones = (1,) * x.ndim
+        highest = lax.reduce_window(highest, -jnp.inf, lax.max, size, ones, padding)
+        lowest = lax.reduce_window(lowest, jnp.inf, lax.min, size, ones, padding)
+    return jnp.where((x == highest) & (x > lowest) & (x > threshold), x, -jnp.inf)

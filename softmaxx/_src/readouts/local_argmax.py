@@ -1,0 +1,111 @@
+"""The expected position near the largest score."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.choices import simplex
+from softmaxx._src.core import checks, dtypes, indices, masks, sharding
+from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
+from softmaxx._src.readouts import moments, windows
+from softmaxx._src.readouts.moments import Positions
+from softmaxx._src.readouts.windows import Radius
+
+Weight = Callable[[Array], Array]
+
+
+def local_argmax(
+    scores: ArrayLike,
+    *,
+    window: Radius,
+    choice: Callable[..., Array] = simplex.softmax,
+    weight: Weight | None = None,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: Number = 1.0,
+    positions: Positions = None,
+) -> Array:
+    r"""Computes the expected position under the choice from the scores in a window around their largest one.
+
+    What lies outside of the window, a background or a second peak, has no weight, however large it is. The place of the window
+    is that of `one_hot_argmax` and has no derivative; the scores in it have.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry.
+      window: the radius r of the window, 2r + 1 entries along each axis, or a tuple of one radius for each axis; at the border
+        it is cut.
+      choice: `softmax`, `expm1_softmax`, `sparsemax` or another function `(scores, *, axis, where, temperature)`; make it once,
+        a new function is compiled again.
+      weight: a function of the distance from the peak along an axis, in entries, an array of whole numbers; the choice is
+        multiplied by it for each axis, and normalised. `lambda d: jnp.exp(-(d**2) / 8)` makes the window a Gaussian of
+        standard deviation 2.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+
+    Returns:
+      `[...]`, the scores' shape without the axis, or for a tuple of axes coordinates `[..., len(axis)]` in the order
+      listed; in the scores' dtype, computed in at least float32 and rounded once. Units: those of the positions.
+
+    Limits:
+      r = 0: the position of the largest score, with zero derivative. A window larger than the map: the expectation of all. Ties
+      go to the first index. The result jumps where another entry becomes the largest and the window moves. A background inside
+      of the window pulls the result towards the entry at its centre, by less the smaller T is, and not at all with
+      `choice=expm1_softmax`. A fully masked slice gives 0, a slice with nan gives nan.
+
+    Raises:
+      TypeError: scores or positions that are not real numbers, a `where` that is not boolean, a window that is no int; a
+        choice or weight that is no function, or a choice that does not take what is named above.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature or
+        radius; a choice or weight that returns another shape or dtype.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> scores = jnp.zeros(64).at[11:14].set(jnp.array([4.0, 5.0, 4.5])).at[50].set(4.9)
+      >>> print(f"{sx.soft_argmax(scores):.3f} {sx.local_argmax(scores, window=1):.3f}")
+      25.027 12.121
+
+    Reference:
+      Lee et al., SFNet: Learning Object-aware Semantic Correspondence, CVPR 2019: their kernel soft-argmax has Gaussian weights
+      around the peak.
+    """
+    function = "local_argmax"
+    scores, axes = checks.arguments.choice(function, scores, axis, where, temperature)
+    window = checks.heatmaps.radii(function, "window", window, len(axes))
+    positions = checks.heatmaps.positions(function, positions, axis, axes, scores.shape)
+    checks.heatmaps.choice(function, choice)
+    if weight is not None:
+        checks.functions.static_function(
+            function, "weight", weight, "of the distances along an axis"
+        )
+    return _local_argmax(
+        scores, where, temperature, positions, window, choice, weight, axes, isinstance(axis, tuple)
+    )
+
+
+@partial(jax.jit, static_argnums=(4, 5, 6, 7, 8))
+def _local_argmax(scores, where, temperature, positions, window, choice, weight, axes, joint):
+    x = masks.masked(dtypes.working(scores), where)
+    peak = indices.first_argmax(sharding.computed_once(lax.stop_gradient(x)), axes)
+    p = windows.chosen(
+        "local_argmax", x, temperature, choice, axes, windows.within(x, peak, window, axes)
+    )
+    p = _weighted(p, peak, weight, axes)
+    p = jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, p)
+    return moments.mean_position(p, positions, axes, joint).astype(scores.dtype)
+
+
+def _weighted(p: Array, centre: Array, weight: Weight | None, axes: tuple[int, ...]) -> Array:
+    if weight is None:
+        return p
+    for distance in windows.distances(p, centre, axes):
+        distance = distance.astype(p.dtype)
+        factor = weight(distance)
+        checks.functions.elementwise("local_argmax", "weight", factor, distance)
+        p = p * factor
+    total = p.sum(axes, keepdims=True)
+    return p / jnp.where(total == 0, 1, total)

@@ -1,0 +1,89 @@
+"""The mean index, or position, of the largest score under noise."""
+
+from functools import partial
+
+import jax
+
+from softmaxx._src.core import checks, dtypes, masks
+from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
+from softmaxx._src.noise import score_function
+from softmaxx._src.noise.noises import Noise, normal
+from softmaxx._src.noise.samplers import independent
+from softmaxx._src.noise.score_function import Plan
+from softmaxx._src.oracles import vertices
+from softmaxx._src.readouts import moments
+from softmaxx._src.readouts.moments import Positions
+
+
+def perturbed_argmax(
+    scores: ArrayLike,
+    *,
+    key: Key,
+    num_samples: int = 128,
+    sigma: Number = 1.0,
+    noise: Noise = normal,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    positions: Positions = None,
+) -> Array:
+    r"""Computes the mean argmax of perturbed scores, E argmax(scores + σZ) over N samples: an argmax with a gradient.
+
+    The distribution of the argmax is `one_hot_argmax` under `perturbed`; with `gumbel` noise it is softmax(scores/σ).
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the samples evenly.
+      key: a key of `jax.random.key`; every choice of a batch gets noise of its own.
+      num_samples: N ≥ 1, a Python int.
+      sigma: σ ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      noise: `normal`, `gumbel`, `logistic`, `laplace` or another `Noise`; scores are shifted, so none that multiplies.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+
+    Returns:
+      `[...]`, the scores' shape without the axis, or for a tuple of axes coordinates `[..., len(axis)]` in the order
+      listed; in the scores' dtype, computed in at least float32 and rounded once. Units: those of the positions.
+
+    Limits:
+      σ = 0: `jnp.argmax`, the first index at ties, with zero derivative. Otherwise ties are broken by the noise, evenly. A
+      fully masked slice gives 0, a slice with nan gives nan.
+
+    Raises:
+      TypeError: scores or positions that are not real numbers, a `where` that is not boolean, a key that is missing or none.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative `sigma`;
+        `num_samples` < 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> scores = jnp.array([0.0, 1.0, 5.0, 1.0])
+      >>> print(sx.perturbed_argmax(scores, key=jax.random.key(0), num_samples=10_000).round(1))
+      2.0
+
+    Reference:
+      Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS 2020.
+    """
+    function = "perturbed_argmax"
+    scores = checks.arguments.real_array(function, "scores", scores)
+    axes = checks.arguments.axes_of(function, axis, scores.shape)
+    checks.arguments.mask(function, where, scores.shape)
+    checks.noises.noise(function, noise)
+    plan = Plan(noise, independent, checks.noises.sample_count(function, num_samples), axes=axes)
+    checks.arguments.per_slice(function, "sigma", sigma, scores.shape, axes)
+    checks.arguments.at_least(function, "sigma", sigma, 0)
+    key = checks.oracles.random_key(function, key)
+    positions = checks.heatmaps.positions(function, positions, axis, axes, scores.shape)
+    return _perturbed_argmax(plan, isinstance(axis, tuple), scores, where, sigma, key, positions)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _perturbed_argmax(plan, joint, scores, where, sigma, key, positions):
+    x = masks.shifted(scores, where, plan.axes)
+    sigma, axes = dtypes.in_dtype_and_rank_of(sigma, x), tuple(axis + 1 for axis in plan.axes)
+
+    def rows(leaves):
+        return vertices.one_hot_argmax(
+            score_function.perturbed_scores(plan.noise, *leaves[0]), axis=axes
+        )
+
+    p = score_function.expectation(plan, rows, [x], [sigma], key).mean
+    return moments.mean_position(p, positions, plan.axes, joint).astype(scores.dtype)

@@ -1,0 +1,174 @@
+"""The expected position under a softmax, or under a sparse choice."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from softmaxx._src.choices import powers, simplex, smoothed_max
+from softmaxx._src.core import checks, dtypes, rules, sharding
+from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
+from softmaxx._src.readouts import moments
+from softmaxx._src.readouts.moments import Positions
+
+
+def soft_argmax(
+    scores: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: Number = 1.0,
+    positions: Positions = None,
+) -> Array:
+    r"""Computes the expected index under `softmax`, Σ i·exp(scores_i/T) / Σ exp(scores_i/T): an argmax with a gradient.
+
+    Every entry takes part, so a long flat background pulls the result to the middle: `sparse_argmax` does not see it.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated. T = 1/β.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+
+    Returns:
+      `[...]`, the scores' shape without the axis, or for a tuple of axes coordinates `[..., len(axis)]` in the order
+      listed; in the scores' dtype, computed in at least float32 and rounded once. Units: those of the positions.
+
+    Limits:
+      T = 0: the mean position of the largest entries (`jnp.argmax` where there is no tie), with zero derivative. T → ∞:
+      the mean of all positions. A fully masked slice gives 0, a slice with nan gives nan.
+
+    Raises:
+      TypeError: scores or positions that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> scores = jnp.array([0.0, 1.0, 5.0, 1.0])
+      >>> print(f"{sx.soft_argmax(scores):.3f}", [f"{slope:.3f}" for slope in jax.grad(sx.soft_argmax)(scores)])
+      1.987 ['-0.013', '-0.017', '0.012', '0.018']
+
+    Reference:
+      Levine et al., End-to-End Training of Deep Visuomotor Policies, JMLR 2016; Chapelle and Wu, Gradient descent
+      optimization of smoothed information retrieval metrics, Information Retrieval 2010.
+    """
+    return _regularized_argmax("soft_argmax", scores, 1.0, axis, where, temperature, positions)
+
+
+def sparse_argmax(
+    scores: ArrayLike,
+    *,
+    alpha: Number = 2.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: Number = 1.0,
+    positions: Positions = None,
+) -> Array:
+    r"""Computes the expected index under `entmax`, Σ i·p_i: an argmax with a gradient that far lower scores cannot move.
+
+    With α > 1, scores more than T/(α−1) below the largest have no weight at all, however many they are. They get no
+    gradient either: where that stops a model from learning, raise the temperature or use `soft_argmax`.
+
+    Args:
+      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      alpha: α ≥ 1, a number or one for each choice, `[..., 1]`; 1 is softmax, 2 sparsemax. It may be differentiated.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+
+    Returns:
+      `[...]`, the scores' shape without the axis, or for a tuple of axes coordinates `[..., len(axis)]` in the order
+      listed; in the scores' dtype, computed in at least float32 and rounded once. Units: those of the positions.
+
+    Limits:
+      T = 0: the mean position of the largest entries (`jnp.argmax` where there is no tie), with zero derivative. T → ∞:
+      the mean of all positions. A fully masked slice gives 0, a slice with nan gives nan.
+
+    Raises:
+      TypeError: scores or positions that are not real numbers, or a `where` that is not boolean.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature;
+        α < 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> scores = jnp.array([4.5, 5.0, 0.0, 1.0])
+      >>> print(sx.sparse_argmax(scores), jax.grad(sx.sparse_argmax)(scores))
+      0.75 [-0.5  0.5  0.   0. ]
+
+    Reference:
+      Martins and Astudillo, From Softmax to Sparsemax, ICML 2016; Peters, Niculae and Martins, Sparse
+      Sequence-to-Sequence Models, ACL 2019.
+    """
+    return _regularized_argmax("sparse_argmax", scores, alpha, axis, where, temperature, positions)
+
+
+def _regularized_argmax(function, scores, alpha, axis, where, temperature, positions) -> Array:
+    scores, axes, power = simplex.checked(function, scores, alpha, axis, where, temperature)
+    positions = checks.heatmaps.positions(function, positions, axis, axes, scores.shape)
+    return _choose_and_read(
+        scores, where, alpha, temperature, positions, power, axes, isinstance(axis, tuple)
+    )
+
+
+@partial(jax.jit, static_argnums=(5, 6, 7))
+def _choose_and_read(scores, where, alpha, temperature, positions, power, axes, joint) -> Array:
+    given = smoothed_max.problem(
+        dtypes.working(scores), where, alpha, temperature, power, axes, with_height=False
+    )
+    means = _means(*given, moments.aligned_positions(given.scores, positions, axes), power, axes)
+    return moments.gathered(means, scores.dtype, axes, joint)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
+def _means(scores, alpha, temperature, solved, positions, power, axes) -> tuple[Array, ...]:
+    """Σ p·x for each axis, `[..., 1]`."""
+    p = smoothed_max.read(alpha, temperature, solved, power)
+    return tuple(
+        (marginal * x).sum(axes, keepdims=True)
+        for marginal, x in moments.marginals(p, positions, axes)
+    )
+
+
+@partial(_means.defjvp, symbolic_zeros=True)
+def _means_jvp(power, axes, primals, tangents):
+    # p' = w ⊙ (v − Σwv/Σw) gives Σ x·p' = Σ w·(x − c)·v with c = Σwx/Σw, whose transpose is a product for each entry, without
+    # a sum over all. For softmax w = p, and c is the mean.
+    means = _means(*primals, power, axes)
+    moved = _means_linear(power, axes, primals, means, *rules.tangents_or_none(tangents[:3]))
+    shifts = rules.tangents_or_none(tangents[4])
+    return means, tuple(
+        one if shift is None else one + _shift(power, axes, primals, shift)
+        for one, shift in zip(moved, shifts, strict=True)
+    )
+
+
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # p is not kept
+def _means_linear(power, axes, primals, means, dx, dalpha, dtemperature):
+    scores, alpha, temperature, solved, positions = primals
+    p = smoothed_max.choice(scores, alpha, temperature, solved, power, axes)
+
+    def moved(x, mean):
+        def along(w, v, axes):
+            centre = (
+                mean
+                if power == math.inf
+                else rules.threshold_tangent(w, x + sharding.zeros_keeping_sharding(w), axes)
+            )
+            return jnp.where(w == 0, 0, w * (x - centre) * v).sum(axes, keepdims=True)
+
+        return powers.power_tangent(
+            p, p > 0, alpha, temperature, (dx, dalpha, dtemperature), power, axes, along=along
+        )
+
+    return tuple(moved(x, mean) for x, mean in zip(positions, means, strict=True))
+
+
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
+def _shift(power, axes, primals, dpositions):
+    scores, alpha, temperature, solved, _ = primals
+    return (smoothed_max.choice(scores, alpha, temperature, solved, power, axes) * dpositions).sum(
+        axes, keepdims=True
+    )

@@ -1,0 +1,1 @@
+"""Smoothings: the pair of a smoothed max and its gradient."""

@@ -1,0 +1,105 @@
+"""Smoothing by your own regulariser."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+
+from softmaxx._src.core import checks, dtypes, trees
+from softmaxx._src.core.types import Array, SmoothMax, Tree
+
+
+def regularized(argmax: Callable[..., Any], penalty: Callable[..., Array]) -> SmoothMax:
+    r"""Smooths a max by your own regulariser: F(θ) = max_p ⟨θ, p⟩ − Ω(p), given the p that attains it, and Ω.
+
+    Both are of one instance, an array or a tree of arrays; for a batch use `jax.vmap`.
+
+    Args:
+      argmax: `(scores, *args, **kwargs)` → the maximising p, in the scores' shape, with its derivative. It must be the
+        maximiser for this Ω, or `value` and its gradient are wrong.
+      penalty: `(p, *args, **kwargs)` → Ω(p), a scalar; convex, in JAX operations.
+
+    Returns:
+      A `SmoothMax` of `argmax`, `value` = ⟨θ, p⟩ − Ω(p), a scalar, and `penalty`. The gradient of `value` is p itself in the
+      scores, exactly and without a derivative of `argmax`, and −∂Ω/∂args in the arguments; its Hessian is the Jacobian of
+      `argmax`.
+
+    Limits:
+      A score of −inf with p = 0 counts 0. Ties are those of `argmax`. The arguments may change Ω, not the set of the p.
+
+    Raises:
+      TypeError: an argmax or penalty that is not callable, has no hash, or closes over a traced value.
+      ValueError: a p that does not look like the scores, or an Ω that is no scalar.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> two = sx.regularized(lambda x: sx.soft_top_k(x, k=2), lambda p: (p**2).sum() / 2)
+      >>> scores = jnp.array([3.0, 1.0, 0.5, -2.0])
+      >>> print(two.value(scores), jax.grad(two.value)(scores))
+      3.0625 [1.   0.75 0.25 0.  ]
+      >>> print(sx.fenchel_young_loss(two)(scores, jnp.array([1.0, 1.0, 0.0, 0.0])))  # multi-hot targets
+      0.0625
+
+    Reference:
+      Nesterov, Smooth minimization of non-smooth functions, 2005; Danskin, The theory of max-min, 1967 (the gradient).
+    """
+    for name, function in (("argmax", argmax), ("penalty", penalty)):
+        checks.functions.static_function("regularized", name, function)
+    return _Regularized(argmax, penalty).pair()
+
+
+@dataclass(frozen=True, eq=False)
+class _Regularized:
+    """The functions of one `regularized` pair."""
+
+    best: Callable[..., Any]
+    omega: Callable[..., Array]
+
+    def pair(self) -> SmoothMax:
+        return SmoothMax(self.argmax, self.value, self.penalty)
+
+    def argmax(self, scores: Tree, *args: Any, **kwargs: Any) -> Any:
+        return self.best(scores, *args, **kwargs)
+
+    def penalty(self, targets: Tree, *args: Any, **kwargs: Any) -> Array:
+        return self.omega(targets, *args, **kwargs)
+
+    def value(self, scores: Tree, *args: Any, **kwargs: Any) -> Array:
+        scores = checks.oracles.scores("regularized", scores)
+        return _regularized_value(self.best, self.omega, scores, args, kwargs)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _regularized_value(argmax, penalty, scores, args, kwargs):
+    out = checks.functions.shapes("regularized", "argmax", argmax, scores, args, kwargs)
+    checks.oracles.like_scores("regularized", out, scores, "argmax", "⟨scores, p⟩ less the penalty")
+    omega = checks.functions.shapes("regularized", "penalty", penalty, out, args, kwargs)
+    checks.functions.scalar("regularized", "penalty", omega)
+    dtype = dtypes.widest_dtype([leaf.dtype for leaf in jax.tree.leaves(scores)])
+    return _held_value(argmax, penalty, scores, args, kwargs).astype(dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _held_value(argmax, penalty, scores, args, kwargs):
+    p = argmax(scores, *args, **kwargs)
+    return _inner(scores, p) - dtypes.working(penalty(p, *args, **kwargs))
+
+
+@_held_value.defjvp
+def _held_value_jvp(argmax, penalty, primals, tangents):
+    # F' = ⟨p, dθ⟩ − ∂Ω/∂args·dargs at the maximising p, held (Danskin); its own derivative counts from the second order on.
+    (scores, args, kwargs), (dscores, *dargs) = primals, tangents
+    p = argmax(scores, *args, **kwargs)
+    omega, domega = jax.jvp(
+        lambda args, kwargs: penalty(p, *args, **kwargs), (args, kwargs), tuple(dargs)
+    )
+    value = _inner(scores, p) - dtypes.working(omega)
+    dscores = jax.tree.map(dtypes.working, dscores)
+    along = trees.sum_of_products(dtypes.in_dtypes_of(dscores, p), dscores, value.dtype)
+    return value, along - dtypes.working(domega)
+
+
+def _inner(scores: Tree, p: Tree) -> Array:
+    return trees.inner(jax.tree.map(dtypes.working, scores), p)

@@ -1,0 +1,175 @@
+"""Smoothings of the max over the simplex: by the Shannon entropy, the squared norm, or a Tsallis entropy."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+from jax import lax
+
+from softmaxx._src.choices import simplex, simplex_loss, smoothed_max
+from softmaxx._src.core import checks, dtypes
+from softmaxx._src.core.types import Array, ArrayLike, Axis, Number, SmoothMax
+
+
+def entropic(*, axis: Axis = -1) -> SmoothMax:
+    r"""Smooths the max by the Shannon entropy: F(θ) = max_p ⟨θ, p⟩ − T·Σ p log p = T·log Σ exp(θ/T), over the simplex.
+
+    `argmax` is `softmax`, `value` the log-sum-exp, `penalty` Ω(y) = T·Σ y log y, and `loss` cross-entropy; see `tsallis`, of
+    which it is the case α = 1.
+
+    Args:
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+
+    Returns:
+      A `SmoothMax` of functions `(scores, *, where=None, temperature=1.0)`, scores `[..., n]`; see `tsallis`.
+
+    Limits:
+      T = 0: the max itself. A slice that is masked throughout has the value −inf.
+
+    Raises:
+      What `softmax` raises, when the functions are called.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> smooth = sx.entropic()
+      >>> print(smooth.value(jnp.zeros(4)).round(4), jax.grad(smooth.value)(jnp.zeros(4)))
+      1.3863 [0.25 0.25 0.25 0.25]
+
+    Reference:
+      Boyd and Vandenberghe, Convex Optimization, 2004, example 3.25; Nesterov, Smooth minimization of non-smooth functions,
+      2005.
+    """
+    return tsallis(1.0, axis=axis)
+
+
+def euclidean(*, axis: Axis = -1) -> SmoothMax:
+    r"""Smooths the max by the squared norm: F(θ) = max_p ⟨θ, p⟩ − T/2·‖p‖², over the simplex.
+
+    `argmax` is `sparsemax`, `penalty` Ω(y) = T/2·‖y‖². `tsallis(2.0)` has the same argmax and loss, and a value that is T/2
+    larger, so that Ω is 0 at the vertices.
+
+    Args:
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+
+    Returns:
+      A `SmoothMax` of functions `(scores, *, where=None, temperature=1.0)`, scores `[..., n]`; see `tsallis`.
+
+    Limits:
+      T = 0: the max itself. A slice that is masked throughout has the value −inf.
+
+    Raises:
+      What `sparsemax` raises, when the functions are called.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> smooth, scores = sx.euclidean(), jnp.array([2.0, 1.5, -1.0])
+      >>> print(smooth.value(scores), jax.grad(smooth.value)(scores))
+      1.5625 [0.75 0.25 0.  ]
+
+    Reference:
+      Martins and Astudillo, From Softmax to Sparsemax, ICML 2016; Niculae and Blondel, A regularized framework for sparse and
+      structured neural attention, NeurIPS 2017.
+    """
+    return _Tsallis("euclidean", 2.0, axis, shift=0.5).pair()
+
+
+def tsallis(alpha: Number, *, axis: Axis = -1) -> SmoothMax:
+    r"""Smooths the max by the Tsallis entropy: F(θ) = max_p ⟨θ, p⟩ + T·H_α(p) over the simplex, H_α(p) = Σ(p − p^α)/(α(α−1)).
+
+    The gradient of F is `entmax`, its Hessian the Jacobian of `entmax`.
+
+    Args:
+      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      axis: the axis to choose along, or a tuple of axes that form one joint choice.
+
+    Returns:
+      A `SmoothMax` of functions of scores `[..., n]`, with the keywords `where=None` and `temperature=1.0` of the choices:
+      `argmax`, `[..., n]`; `value`, F, `[...]`, one for each choice; `penalty`, Ω(y) = −T·H_α(y), `[...]`, 0 at the vertices;
+      and `loss(scores, targets)`, which is `entmax_loss`.
+
+    Limits:
+      T = 0: the max itself. A slice that is masked throughout has the value −inf. Scores of +inf have the value +inf.
+
+    Raises:
+      ValueError: α < 1 or infinite; what `entmax` raises, when the functions are called.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, softmaxx as sx
+      >>> smooth, scores = sx.tsallis(1.5), jnp.array([2.0, 1.0, -1.0])
+      >>> print(f"{smooth.value(scores):.4f}", [f"{p:.4f}" for p in jax.grad(smooth.value)(scores)])
+      2.0617 ['0.8307', '0.1693', '0.0000']
+
+    Reference:
+      Tsallis, Possible generalization of Boltzmann-Gibbs statistics, 1988; Blondel, Martins and Niculae, Learning with
+      Fenchel-Young Losses, JMLR 2020, section 4.3.
+    """
+    checks.arguments.real("tsallis", "alpha", alpha)
+    checks.arguments.at_least("tsallis", "alpha", alpha, 1)
+    checks.arguments.finite("tsallis", "alpha", alpha)
+    return _Tsallis("tsallis", alpha, axis).pair()
+
+
+@dataclass(frozen=True, eq=False)
+class _Tsallis:
+    """The functions of one `tsallis` pair; `shift` is taken from the value and added to Ω, in units of T."""
+
+    function: str
+    alpha: Number
+    axis: Axis
+    shift: float = 0.0
+
+    def pair(self) -> SmoothMax:
+        return SmoothMax(self.argmax, self.value, self.penalty, self.loss)
+
+    def argmax(
+        self, scores: ArrayLike, *, where: ArrayLike | None = None, temperature: Number = 1.0
+    ) -> Array:
+        return simplex.choice(self.function, scores, self.alpha, self.axis, where, temperature)
+
+    def value(
+        self, scores: ArrayLike, *, where: ArrayLike | None = None, temperature: Number = 1.0
+    ) -> Array:
+        scores, axes, power = simplex.checked(
+            self.function, scores, self.alpha, self.axis, where, temperature
+        )
+        return _value(scores, where, self.alpha, temperature, self.shift, power, axes)
+
+    def penalty(
+        self, targets: ArrayLike, *, where: ArrayLike | None = None, temperature: Number = 1.0
+    ) -> Array:
+        targets, axes, power = simplex.checked(
+            self.function, targets, self.alpha, self.axis, where, temperature
+        )
+        return _penalty(targets, self.alpha, temperature, self.shift, power, axes)
+
+    def loss(
+        self,
+        scores: ArrayLike,
+        targets: ArrayLike,
+        *,
+        where: ArrayLike | None = None,
+        temperature: Number = 1.0,
+    ) -> Array:
+        return simplex_loss.loss(
+            "fenchel_young_loss", scores, targets, self.alpha, self.axis, where, temperature
+        )
+
+
+@partial(jax.jit, static_argnums=(4, 5, 6))
+def _value(scores, where, alpha, temperature, shift, power, axes):
+    working = dtypes.working(scores)
+    value = smoothed_max.value(working, where, alpha, temperature, power, axes)
+    if shift:
+        value -= shift * lax.squeeze(dtypes.in_dtype_and_rank_of(temperature, scores), axes)
+    return value.astype(scores.dtype)
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5))
+def _penalty(targets, alpha, temperature, shift, power, axes):
+    p = dtypes.working(targets)
+    alpha, temperature = (
+        dtypes.in_dtype_and_rank_of(alpha, p),
+        dtypes.in_dtype_and_rank_of(temperature, p),
+    )
+    penalty = temperature * (shift - smoothed_max.entropy(p, alpha, power, axes))
+    return lax.squeeze(penalty, axes).astype(targets.dtype)
