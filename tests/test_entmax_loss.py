@@ -277,8 +277,8 @@ def test_where_takes_classes_out(alpha):
         held = jnp.where(where, scores, junk)
         for targets in [LABELS, jax.nn.one_hot(LABELS, 6)]:
             out, pull = jax.vjp(
-                lambda x: sx.entmax_loss(x, targets, alpha=alpha, where=where),
-                held,  # noqa: B023
+                lambda x: sx.entmax_loss(x, targets, alpha=alpha, where=where),  # noqa: B023
+                held,
             )
             np.testing.assert_allclose(out, kept, atol=1e-13)
             np.testing.assert_array_equal(pull(jnp.ones(4))[0][:, ~where], 0)

@@ -38,17 +38,13 @@ def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
 
 def _in_dtype_of(out: Any, scores: Any) -> Any:
     """The answers of half-precision scores are solved in float32, and given back in the dtype of the scores."""
-    leaves = jax.tree.leaves(scores)
-    dtypes = [leaf.dtype for leaf in leaves]
+    wanted, answers = [leaf.dtype for leaf in jax.tree.leaves(scores)], jax.tree.leaves(out)
     if jax.tree.structure(out) != jax.tree.structure(scores):
-        dtypes = (
-            dtypes[:1] * len(jax.tree.leaves(out))
-            if len(set(dtypes)) == 1
-            else [one.dtype for one in jax.tree.leaves(out)]
-        )
+        of_all = len(set(wanted)) == 1
+        wanted = wanted[:1] * len(answers) if of_all else [y.dtype for y in answers]
     given = [
         jax.ShapeDtypeStruct(y.shape, dtype if y.dtype == dtypes.working_dtype(dtype) else y.dtype)
-        for y, dtype in zip(jax.tree.leaves(out), dtypes, strict=True)
+        for y, dtype in zip(answers, wanted, strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(out), given)
 
