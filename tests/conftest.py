@@ -1,4 +1,8 @@
-"""Strict settings for every test: no silent rank or dtype promotion, float64 on, eight virtual devices."""
+"""Strict settings for every test: no silent promotion, float64 on, eight virtual devices.
+
+Compiling is most of the suite's time. So what took long to compile is kept in pytest's cache, and
+the tests that share programs run on one worker: those of a file, or those of one registry entry.
+"""
 
 import jax
 import pytest
@@ -10,28 +14,32 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_configure(config):
-    """Most of the time goes into compiling: what took long is kept in pytest's cache, for other workers and the next run."""
+    """Keeps compiled programs in pytest's cache, for other workers and the next run."""
     if hasattr(config, "cache"):
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """One worker for all tests of a contract: they share what is compiled."""
+    """Names the group of each test, which runs on one worker."""
     for item in items:
-        contract = _contract(item)
-        if contract:
-            item.add_marker(pytest.mark.xdist_group(contract.name))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def pytest_runtest_setup(item):
+    """The tests of a file with the marker `unoptimized` are compiled without most optimizations."""
+    unoptimized = item.get_closest_marker("unoptimized") is not None
+    jax.config.update("jax_disable_most_optimizations", unoptimized)
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Forgets what was compiled for the tests of a file or a contract: a process may not map more than some 10,000 programs."""
-    if nextitem is not None and (item.module, _contract(item)) != (
-        nextitem.module,
-        _contract(nextitem),
-    ):
+    """Forgets compiled programs after a group: a process may not map more than some 10,000."""
+    if nextitem is not None and _group(item) != _group(nextitem):
         jax.clear_caches()
 
 
-def _contract(item):
-    return getattr(item, "callspec", None) and item.callspec.params.get("contract")
+def _group(item) -> str:
+    callspec = getattr(item, "callspec", None)
+    contract = callspec and callspec.params.get("contract")
+    return contract.name if contract else item.path.relative_to(item.config.rootpath).as_posix()
