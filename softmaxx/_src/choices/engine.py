@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -30,148 +31,106 @@ def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, A
     return above
 
 
-def solve_from_below(
-    levels: Sequence, step_on: Callable, tau: Array, tolerance: float
-) -> tuple[Array, Array, Array]:
-    """A τ near the solution of Σφ = k, and the step δ that is left to it: τ + δ solves, though float may not resolve it.
+class Root(NamedTuple):
+    """Where a solver ended: τ, the step δ from it to the solution, and another sum at τ.
 
-    `step_on(level)(τ, passes)` is one pass over a level: δ, the relative error of Σφ at τ + δ, and another sum over the level,
-    the last of which is returned. From any τ below the solution the steps must lead to it. A level starts where the one before
-    ended, and but for the last two is solved roughly: the threshold of the last but one is often that of all, and then one pass
-    over all is enough.
+    τ + δ is the solution. The two are kept apart, because float may not resolve their sum.
     """
-    resolution = 4 * jnp.finfo(tau.dtype).eps
 
-    def advance(level, tolerance):
-        def body(state):
-            tau, _, _, _, passes = state
-            delta, error, total = step_on(level)(tau, passes)
-            moves = (error > tolerance) & (abs(delta) > resolution * abs(tau))
-            return (
-                jnp.where(moves, tau + delta, tau),
-                delta,
-                total,
-                jnp.any(moves) & (passes < _MOST_PASSES),
-                passes + 1,
-            )
-
-        return body
-
-    delta = total = sharding.full_keeping_sharding(0, tau)
-    for i, level in enumerate(levels, start=2):
-        body = advance(level, tolerance if i >= len(levels) else _COARSE_ERROR)
-        tau, delta, total, *_ = lax.while_loop(
-            lambda state: state[3], body, (tau + delta, delta, total, *sharding.loop_start(tau))
-        )
-    return tau, delta, total
+    tau: Array
+    delta: Array
+    total: Array
 
 
-def solve_by_levels(
-    levels: list, step_on: Callable, lower: Array, upper: Array, tolerance: Array
-) -> tuple[Array, Array]:
-    """`solve` on each level in turn, from the coarsest, roughly but for the last, starting where the one before ended."""
-    tau, delta = lower, sharding.full_keeping_sharding(0, lower)
-    for level in levels:
-        error = tolerance if level is levels[-1] else _COARSE_ERROR
-        tau, delta = solve(step_on(level), jnp.clip(tau + delta, lower, upper), lower, upper, error)
-    return tau, delta
+Step = Callable[[Array, Array], tuple[Array, Array, Array]]
+Bracket = tuple[Array, Array]
+ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
 
 def solve(
-    step: Callable, tau: Array, lower: Array, upper: Array, tolerance: float | Array
-) -> tuple[Array, Array]:
-    """A τ near the solution of Σφ = k, and the step δ that is left to it: τ + δ solves, though float may not resolve it.
+    steps: Sequence[Step], tau: Array, tolerance: float | Array, bracket: Bracket | None = None
+) -> Root:
+    """Finds the τ at which Σφ = k, on one level of the scores after the other.
 
-    `step(τ)` is one pass over the scores: δ, nonnegative below the solution and nonpositive above it, and the relative error
-    of Σφ at τ + δ. The loop ends where that error is within the tolerance, or δ below the resolution of τ. A step out of the
-    bracket [lower, upper], and every `_BISECT_EVERY`-th, is replaced by a bisection: the loop ends for any φ.
+    `step(τ, passes)` is one pass over a level. It gives the step δ to the solution, the relative
+    error of Σφ at τ + δ, and another sum over the level. A level ends where that error is within
+    the tolerance, or δ below the resolution of τ, for all slices. The next level starts there.
+
+    The threshold of the last level but one is often that of all scores. So the last two levels are
+    solved to the tolerance, and the coarser ones roughly.
+
+    With a bracket, δ may come from any φ: it is nonnegative below the solution and nonpositive
+    above it. Without one the steps must lead to the solution from below.
     """
-    resolution = 4 * jnp.finfo(tau.dtype).eps
+    zero = sharding.full_keeping_sharding(0, tau)
+    state = _State(Root(tau, zero, zero), bracket, *sharding.loop_start(tau))
+    for left, step in zip(reversed(range(len(steps))), steps, strict=True):
+        advance = partial(_advance, step, tolerance if left < 2 else _COARSE_ERROR)
+        state = lax.while_loop(lambda state: state.goes_on, advance, state)
+        if left:
+            state = _on_next_level(state, bracket)
+    return state.root
 
-    def advance(state):
-        tau, lower, upper, _, _, passes = state
-        delta, error = step(tau)
-        lower, upper = jnp.where(delta >= 0, tau, lower), jnp.where(delta <= 0, tau, upper)
-        inside = (
-            (lower < tau + delta)
-            & (tau + delta < upper)
-            & (passes % _BISECT_EVERY != _BISECT_EVERY - 1)
-        )
-        target = jnp.where(inside, tau + delta, lower + (upper - lower) / 2)
-        moves = (
-            (error > tolerance)
-            & (jnp.minimum(abs(delta), upper - lower) > resolution * abs(tau))
-            & (target != tau)
-        )
-        return (
-            jnp.where(moves, target, tau),
-            lower,
-            upper,
-            delta,
-            jnp.any(moves),
-            passes + 1,
-        )  # nan stops
 
-    state = (tau, lower, upper, sharding.full_keeping_sharding(0, tau), *sharding.loop_start(tau))
-    tau, _, _, delta, _, _ = lax.while_loop(lambda state: state[4], advance, state)
-    return tau, delta
+class _State(NamedTuple):
+    """What the loop carries."""
+
+    root: Root
+    bracket: Bracket | None
+    goes_on: Array
+    passes: Array
+
+
+def _advance(step: Step, tolerance: float | Array, state: _State) -> _State:
+    """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
+    (tau, _, _), bracket, _, passes = state
+    delta, error, total = step(tau, passes)
+    target, reach = tau + delta, abs(delta)
+    if bracket is not None:
+        low, high = bracket
+        low, high = jnp.where(delta >= 0, tau, low), jnp.where(delta <= 0, tau, high)
+        inside = (low < target) & (target < high) & (passes % _BISECT_EVERY != _BISECT_EVERY - 1)
+        target = jnp.where(inside, target, low + (high - low) / 2)
+        bracket, reach = (low, high), jnp.minimum(reach, high - low)
+    moves = (error > tolerance) & (reach > 4 * jnp.finfo(tau.dtype).eps * abs(tau))
+    if bracket is not None:
+        moves &= target != tau
+    goes_on = jnp.any(moves) & (passes < _MOST_PASSES)
+    return _State(Root(jnp.where(moves, target, tau), delta, total), bracket, goes_on, passes + 1)
+
+
+def _on_next_level(state: _State, bracket: Bracket | None) -> _State:
+    """Where the next level starts: at τ + δ, inside of the bracket that holds for all levels."""
+    (tau, delta, total), _, _, passes = state
+    tau = tau + delta if bracket is None else jnp.clip(tau + delta, *bracket)
+    return _State(Root(tau, delta, total), bracket, passes >= 0, 0 * passes)
 
 
 def solve_in_bracket(
     x: Array,
     k: Array,
     temperature: Array,
-    value_and_slope: Callable,
+    value_and_slope: ValueAndSlope,
     bracket: Callable,
     axes: tuple[int, ...],
 ) -> tuple[Array, Array]:
-    """t = (x − τ)/T with Σφ(t) = k, and whether x is an entry.
+    """t = (x − τ)/T with Σφ(t) = k, and which x are entries.
 
-    `value_and_slope(t)` gives φ and φ', both 0 at −∞, and `bracket(lowest z, excess)` two numbers that τ lies between.
+    `value_and_slope(t)` gives φ and φ', both 0 at −∞. `bracket(lowest, excess)` gives two numbers
+    with τ between them, for the lowest score and Σφ − k as a function of τ, both measured from the
+    peak in units of T.
 
-    The threshold can lie far below the largest score, where float measures it badly. It is sought roughly first, and then
-    again from the entry nearest to it.
+    The threshold can lie far below the largest score, where float measures it badly. So it is
+    sought roughly first, and then again from the entry nearest to it.
     """
-    entries, infinite, largest = x != -jnp.inf, x == jnp.inf, float(jnp.finfo(x.dtype).max)
-    # Entries of +inf get φ(∞) beside the others, or share k alike where that is too much.
-    held = jnp.where(infinite, value_and_slope(jnp.where(infinite, x, 0))[0], 0).sum(
-        axes, keepdims=True
-    )
-    shared = (held > 0) & (held >= k)
-    peak = jnp.minimum(jnp.where(infinite & ~shared, -jnp.inf, x).max(axes, keepdims=True), largest)
-    temperature = jnp.where(shared, 0, temperature)
-    lowest = jnp.where(entries, x, peak).min(axes, keepdims=True)
-    # T = 0 is taken as the smallest T for which the range of the scores, in units of T, is still a number.
-    temperature = jnp.maximum(
-        temperature, jnp.where(peak == -jnp.inf, 1, (peak / 8 - lowest / 8) / (largest / 64))
-    )
-    above, zero = scaled(peak, peak, temperature), sharding.full_keeping_sharding(0, peak)
-    k = k + zero
-
-    def excess(above, tau):
-        p, w = value_and_slope(above(x, tau))
-        saturated = w == 0  # apart: what the others add would be lost in a large sum
-        lanes = (jnp.where(saturated, 0, p), jnp.where(saturated, p, 0), w)
-        f, full, h = reductions.sums(lanes, axes)
-        return f + (full - k), h
-
-    def step_on(above):
-        def step(tau):
-            gap, h = excess(above, tau)
-            newton = gap / jnp.where(h > 0, h, 1)
-            steep = (h > 0) & (abs(gap) < jnp.inf)
-            delta = jnp.where(
-                steep | (gap == 0) | jnp.isnan(gap), newton, jnp.sign(gap) * jnp.inf
-            )  # a plateau: bisect
-            return delta, abs(gap) / jnp.where(k > 0, k, 1)
-
-        return step
-
-    lower, upper = bracket(
-        jnp.where(peak == -jnp.inf, 0, above(lowest, zero)), partial(excess, above)
-    )
+    entries, eps = x != -jnp.inf, float(jnp.finfo(x.dtype).eps)
+    peak, lowest, temperature = _finite_range(x, k, temperature, value_and_slope, axes)
+    zero = sharding.full_keeping_sharding(0, peak)
+    excess = partial(_excess, value_and_slope, x, k + zero, axes)
+    from_peak = scaled(peak, peak, temperature)
+    lowest = jnp.where(peak == -jnp.inf, 0, from_peak(lowest, zero))
+    lower, upper = bracket(lowest, partial(excess, from_peak))
     upper = jnp.maximum(upper, lower + 1)
-    eps = float(jnp.finfo(x.dtype).eps)
 
     def from_nearest(turn, state):
         origin, shift, tau, _ = state
@@ -179,18 +138,52 @@ def solve_in_bracket(
         shift, tau = shift + moved, tau - moved
         slack = 8 * eps * (1 + abs(lower) + abs(upper) + abs(shift))
         ends = lower - shift - slack, upper - shift + slack
-        step = step_on(scaled(origin, peak, temperature))
-        return (
-            origin,
-            shift,
-            *solve(step, jnp.clip(tau, *ends), *ends, jnp.where(turn == 0, 1e-2, eps)),
-        )
+        step = partial(_newton, partial(excess, scaled(origin, peak, temperature)), k)
+        tolerance = jnp.where(turn == 0, _COARSE_ERROR, eps)
+        root = solve([step], jnp.clip(tau, *ends), tolerance, ends)
+        return origin, shift, root.tau, root.delta
 
     origin, _, tau, delta = lax.fori_loop(0, 2, from_nearest, (peak, zero, upper, zero))
     t = scaled(origin, peak, temperature)(x, tau)
-    # The step that is left holds for the entries that it was derived from; the others stay on their plateau.
+    # δ holds for the entries that it was derived from. The others stay on their plateau.
     moves = ((value_and_slope(t)[1] != 0) & ~jnp.isinf(delta)) | jnp.isnan(delta)
     return jnp.where(moves, t - delta, t), entries
+
+
+def _finite_range(x, k, temperature, value_and_slope, axes) -> tuple[Array, Array, Array]:
+    """The largest and the lowest finite score, and the T with which their distance is a number.
+
+    Entries of +inf get φ(∞) beside the others. Where that is too much they share k alike: then the
+    others are masked by T = 0. T = 0 is taken as the smallest T that will do.
+    """
+    infinite, largest = x == jnp.inf, float(jnp.finfo(x.dtype).max)
+    at_infinity = value_and_slope(jnp.where(infinite, x, 0))[0]
+    taken = jnp.where(infinite, at_infinity, 0).sum(axes, keepdims=True)
+    shared = (taken > 0) & (taken >= k)
+    peak = jnp.where(infinite & ~shared, -jnp.inf, x).max(axes, keepdims=True)
+    peak = jnp.minimum(peak, largest)
+    lowest = jnp.where(x != -jnp.inf, x, peak).min(axes, keepdims=True)
+    smallest = jnp.where(peak == -jnp.inf, 1, (peak / 8 - lowest / 8) / (largest / 64))
+    return peak, lowest, jnp.maximum(jnp.where(shared, 0, temperature), smallest)
+
+
+def _excess(value_and_slope, x, k, axes, above, tau) -> tuple[Array, Array]:
+    """Σφ − k at τ, and Σφ'. What is saturated is summed apart: its sum is large, and rounds."""
+    p, w = value_and_slope(above(x, tau))
+    saturated = w == 0
+    lanes = (jnp.where(saturated, 0, p), jnp.where(saturated, p, 0), w)
+    f, full, slope = reductions.sums(lanes, axes)
+    return f + (full - k), slope
+
+
+def _newton(excess: Callable, k: Array, tau: Array, _: Array) -> tuple[Array, Array, Array]:
+    """Newton's step; on a plateau an infinite one, so that `solve` bisects."""
+    gap, slope = excess(tau)
+    newton = gap / jnp.where(slope > 0, slope, 1)
+    steep = (slope > 0) & (abs(gap) < jnp.inf)
+    usable = steep | (gap == 0) | jnp.isnan(gap)
+    delta = jnp.where(usable, newton, jnp.sign(gap) * jnp.inf)
+    return delta, abs(gap) / jnp.where(k > 0, k, 1), delta
 
 
 def _nearest(x, entries, origin, peak, temperature, tau, axes) -> tuple[Array, Array]:

@@ -1,6 +1,7 @@
 """The powers [(α−1)t]₊^{1/(α−1)} of the Tsallis family, and their derivatives."""
 
 import math
+from enum import Enum
 
 import jax
 import jax.numpy as jnp
@@ -11,33 +12,39 @@ from numpy.polynomial import Chebyshev, Polynomial
 from softmaxx._src.core import elementary, rules
 from softmaxx._src.core.types import Array, Number
 
-_PRODUCTS = {
-    1.0: math.inf,
-    1 + 1 / 4: 4,
-    1 + 1 / 3: 3,
-    1.5: 2,
-    2.0: 1,
-}  # α → 1/(α−1), where the power is a product
-_OWN_POWER = jax.__version_info__ >= (
-    0,
-    12,
-)  # before, XLA fuses it into the reduction, barrier or not, and it is slow there
+# Before jax 0.12 XLA fuses these into a reduction, barrier or not, and there they are slow.
+_OWN_POWER = jax.__version_info__ >= (0, 12)
 _ROOT_HALF = int(np.float32(math.sqrt(0.5)).view(np.int32))
 _MANTISSA = 23  # bits of a float32
 
 
-def power_of(alpha: Number) -> float | None:
-    """1/(α − 1) if α is a number for which the power is a product (or, at infinity, the exponential), otherwise None."""
+class Power(Enum):
+    """How φ is computed: for some α that are known when compiling it is a product, or exp.
+
+    The value is the exponent 1/(α − 1).
+    """
+
+    EXPONENTIAL = math.inf  # α = 1, softmax
+    QUARTIC = 4  # α = 5/4
+    CUBIC = 3  # α = 4/3
+    SQUARE = 2  # α = 3/2
+    LINEAR = 1  # α = 2, sparsemax
+    ANY = None  # any other α, and an α that is an array
+
+    @property
+    def on_support(self) -> bool:
+        """Whether sums over the support are enough to find the threshold."""
+        return self in (Power.SQUARE, Power.LINEAR)
+
+
+def power_of(alpha: Number) -> Power:
+    """The power for this α; a Python number may be specialised, an array is not."""
     if isinstance(alpha, jax.Array) or jnp.ndim(alpha):
-        return None
-    return next(
-        (
-            power
-            for known, power in _PRODUCTS.items()
-            if math.isclose(float(alpha), known, rel_tol=1e-12)
-        ),
-        None,
-    )
+        return Power.ANY
+    for power in (one for one in Power if one is not Power.ANY):
+        if math.isclose(float(alpha), 1 + 1 / power.value, rel_tol=1e-12):
+            return power
+    return Power.ANY
 
 
 def exponent(alpha: Array) -> tuple[Array, Array]:
@@ -51,19 +58,17 @@ def exponent(alpha: Array) -> tuple[Array, Array]:
 
 
 def raised(
-    t: Array, epsilon: Array, offset: Array, power: float | None, smallest: float | Array = 0
+    t: Array, epsilon: Array, offset: Array, power: Power, smallest: float | Array = 0
 ) -> tuple[Array, Array]:
-    """s^{1/ε} for s = offset + εt, 0 for s ≤ 0, and 1/s, for which s is taken no smaller than `smallest`.
-
-    1/ε is `power` if that is a whole number.
-    """
+    """s^{1/ε} for s = offset + εt, 0 for s ≤ 0; and 1/s, with s no smaller than `smallest`."""
     y = epsilon * t
     s = offset + y
     positive = jnp.where(s <= 0, 1, s)
     r = 1 / jnp.maximum(positive, smallest)
-    if power is not None and power < math.inf:
-        return jnp.where(s <= 0, 0, positive ** int(power)), r
-    # Compensated for the rounding of the sum, as in log1p, where s is near 1; for the offset 0 the correction is exactly 0.
+    if power not in (Power.EXPONENTIAL, Power.ANY):
+        return jnp.where(s <= 0, 0, positive**power.value), r
+    # Where s is near 1 the rounding of the sum is compensated, as in log1p. Without an offset the
+    # correction is exactly 0.
     log_s = _log2(positive) + (y - (positive - offset)) * (1 / math.log(2))
     p = jnp.where(s <= 0, 0, _exp2(log_s / epsilon))
     # Written out: as part of a reduction it would not be vectorised.
@@ -104,15 +109,15 @@ def _exp2(y: Array) -> Array:
     return jnp.where(y < -126, 0, elementary.polynomial(_EXP2, inside - whole) * scale)
 
 
-def logarithm(p: Array, alpha: Array, power: float | None) -> Array:
+def logarithm(p: Array, alpha: Array, power: Power) -> Array:
     """ln_α(p) = (p^{α−1} − 1)/(α−1), log p at α = 1, where it is taken as 0 for p = 0."""
     positive = jnp.where(p > 0, p, 1)
-    if power in (1, 2):
-        return jnp.where(
-            p > 0, power * ((positive if power == 1 else jnp.sqrt(positive)) - 1), -power
-        )
+    if power is Power.LINEAR:
+        return jnp.where(p > 0, positive - 1, -1)
+    if power is Power.SQUARE:
+        return jnp.where(p > 0, 2 * (jnp.sqrt(positive) - 1), -2)
     log_p = elementary.log(positive)
-    if power == math.inf:
+    if power is Power.EXPONENTIAL:
         return log_p
     epsilon = alpha - 1
     lowest = jnp.where(epsilon > 0, -1 / jnp.where(epsilon > 0, epsilon, 1), 0)
@@ -136,9 +141,10 @@ def power_tangent(
     dk: float | Array = 0,
     along=rules.rank_one_tangent,
 ) -> Array:
-    """The derivative of p, where it is `on` a power of (x − τ)/T, along (dx, dα, dT or None) and the dk of its sum.
+    """The derivative of p along (dx, dα, dT), each of which may be None, and the dk of its sum.
 
-    With another `along`, linear in its second argument, it is that of what is read from p.
+    Where it is `on`, p is a power of (x − τ)/T. With another `along`, linear in its second
+    argument, this is the derivative of what is read from p.
     """
     dx, dalpha, dtemperature = tangents
     inside = jnp.where(on | jnp.isnan(p), p, 1)
@@ -146,9 +152,8 @@ def power_tangent(
     w = jnp.where(on | jnp.isnan(p), _slope(inside, log_p, alpha, power), 0)
     v = jnp.zeros_like(p) if dx is None else dx.astype(p.dtype)
     if dtemperature is not None:
-        v -= (
-            log_p * elementary.first_difference((alpha - 1) * log_p) * dtemperature
-        )  # ln_α(p) = (p^{α−1} − 1)/(α−1)
+        ln_alpha = log_p * elementary.first_difference((alpha - 1) * log_p)
+        v -= ln_alpha * dtemperature
     rate = jnp.where(temperature > 0, 1 / jnp.where(temperature > 0, temperature, 1), 0)
     dp = along(w, v, axes) * rate
     if dalpha is not None:
@@ -161,10 +166,10 @@ def power_tangent(
 
 def _slope(p, log_p, alpha, power):
     """φ'(t) = p^{2−α}, where p > 0."""
-    if power == math.inf:
+    if power is Power.EXPONENTIAL:
         return p
-    if power == 1:
+    if power is Power.LINEAR:
         return jnp.where(jnp.isnan(p), p, 1)
-    if power == 2:
+    if power is Power.SQUARE:
         return jnp.sqrt(p)
     return jnp.exp((2 - alpha) * log_p)

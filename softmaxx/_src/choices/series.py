@@ -6,20 +6,24 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from softmaxx._src.choices import engine, powers, pyramid
+from softmaxx._src.choices.powers import Power
 from softmaxx._src.choices.pyramid import Level
 from softmaxx._src.choices.support import Threshold
-from softmaxx._src.core import sharding
+from softmaxx._src.core import reductions
 from softmaxx._src.core.types import Array
-
-_BEFORE_LAST = 3e-3  # an error of Σφ small enough for the step of third order
 
 
 def solve(
-    levels: list[Level], above: Callable, alpha: Array, power: float | None, axes: tuple[int, ...]
+    levels: list[Level],
+    above: Callable,
+    alpha: Array,
+    power: Power,
+    axes: tuple[int, ...],
+    with_height: bool,
 ) -> Threshold:
-    """The threshold for any α ≥ 1, one for each slice: p = φ(z − τ) with z = (x − peak)/T and Σp = 1."""
+    """The threshold of each slice: p = φ(z − τ) with z = (x − peak)/T and Σp = 1."""
     (x,) = levels[-1]
-    eps, tiny = float(jnp.finfo(x.dtype).eps), float(jnp.finfo(x.dtype).tiny)
+    eps, tiny = float(jnp.finfo(alpha.dtype).eps), float(jnp.finfo(alpha.dtype).tiny)
     log_n = math.log(math.prod(x.shape[axis] for axis in axes))
     epsilon, offset = powers.exponent(alpha)
 
@@ -28,35 +32,35 @@ def solve(
             p, r = _powered(x, above, tau, epsilon, offset, power)
             return p, p * r, p * r * r, p * r * r * r
 
-        return pyramid.sums_over(level, axes, lanes)
+        return pyramid.sums_over(level, axes, lanes, reductions.BLOCK)
 
     def step_on(level):
-        return lambda tau: _series_step(sums(level, tau), epsilon)
+        def step(tau, _):
+            f, *higher = sums(level, tau)
+            return *_series_step(f, higher, epsilon), f
+
+        return step
 
     lower = jnp.where(offset == 1, 0, -1 / epsilon)
     all_equal = -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps
     upper = jnp.where(offset == 1, all_equal, 0 * epsilon - 8 * tiny)
-    # The last step is taken below and is of third order where α ≤ 1.5.
-    tolerance = jnp.where(
-        epsilon <= 0.5, _BEFORE_LAST, sharding.full_keeping_sharding(eps / 4, epsilon)
-    )
-    tau, delta = engine.solve_by_levels(levels, step_on, lower, upper, tolerance)
-    tau = jnp.where(tau + delta < upper, tau + delta, tau)
-    f, *higher = sums((x,), tau)
-    delta, _ = _series_step([f, *higher], epsilon)
-    # The height at τ, and the Taylor series of its convex function of τ, of which 1 − Σφ is the derivative.
-    q1, q2, q3 = higher
+    steps = [step_on(level) for level in levels]
+    tau, delta, f = engine.solve(steps, lower, eps / 4, (lower, upper))
+    if not with_height:
+        return Threshold(tau, delta, f, None)
+    # The height at τ, and the Taylor series of its convex function of τ, whose derivative is
+    # 1 − Σφ.
     p, _ = _powered(x, above, tau, epsilon, offset, power)
-    power_sum = jnp.where(p > 0, p * (offset + epsilon * above(x, tau)), p).sum(axes, keepdims=True)
+    base = offset + epsilon * above(x, tau)
+    power_sum = jnp.where(p > 0, p * base, p).sum(axes, keepdims=True)
     height = tau + jnp.where(offset == 1, 0, 1 / epsilon) + (power_sum - 1) / alpha
+    _, q1, q2, q3 = sums(levels[-1], tau)
     q2, q3 = (1 - epsilon) * q2, (1 - epsilon) * (1 - 2 * epsilon) * q3
     height += delta * (1 - f + delta * (q1 / 2 - delta * (q2 / 6 - delta * q3 / 24)))
     return Threshold(tau, delta, f, height)
 
 
-def choice(
-    x: Array, above: Callable, alpha: Array, power: float | None, threshold: Threshold
-) -> Array:
+def choice(x: Array, above: Callable, alpha: Array, power: Power, threshold: Threshold) -> Array:
     """p = φ(z − τ)."""
     tau, delta, f, _ = threshold
     epsilon, offset = powers.exponent(alpha)
@@ -74,7 +78,7 @@ def _powered(x, above, tau, epsilon, offset, power) -> tuple[Array, Array]:
     return powers.raised(above(x, tau), epsilon, offset, power, smallest)
 
 
-def _series_step(sums: list[Array], epsilon: float | Array) -> tuple[Array, Array]:
+def _series_step(f: Array, higher: list[Array], epsilon: Array) -> tuple[Array, Array]:
     """The step δ of τ that makes f = Σp equal to 1, to third order, and the error of log f that is left.
 
     With p = s^{1/ε}, s falling by ε with each unit of τ, and S_k = Σ p/s^k, given as f, S₁, S₂, S₃, the norm f^ε is convex
@@ -84,7 +88,6 @@ def _series_step(sums: list[Array], epsilon: float | Array) -> tuple[Array, Arra
 
     and δ is the series reversed. At ε = 0 the left side is log f and the right side δ; at ε = 1 it is the step of Newton.
     """
-    f, *higher = sums
     inverse = 1 / f
     q1, q2, q3 = (one * inverse for one in higher)
     eta = -jnp.expm1(-epsilon * jnp.log(f)) / epsilon

@@ -3,6 +3,7 @@
 import jax
 
 from softmaxx._src.choices import powers, smoothed_max
+from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import checks
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
 
@@ -131,7 +132,7 @@ def choice(function: str, scores, alpha, axis, where, temperature) -> Array:
 
 def checked(
     function: str, scores, alpha, axis, where, temperature
-) -> tuple[Array, tuple[int, ...], float | None]:
+) -> tuple[Array, tuple[int, ...], Power]:
     """Checks, in the name of `function`, what every choice on the simplex takes: the scores, axes and power to work with."""
     scores, axes = checks.arguments.choice(function, scores, axis, where, temperature)
     checks.arguments.per_slice(function, "alpha", alpha, scores.shape, axes)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmaxx._src.choices import simplex, smoothed_max
+from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import checks, elementary, indices, sharding
 from softmaxx._src.core.types import Array
 
@@ -20,7 +21,7 @@ def loss(function: str, scores, targets, alpha, axis, where, temperature) -> Arr
 
 
 def of_labels(
-    scores, labels, where, alpha, temperature, power: float | None, axes: tuple[int, ...]
+    scores, labels, where, alpha, temperature, power: Power, axes: tuple[int, ...]
 ) -> Array:
     """F − x_y, `[...]`, for the class y; 0 where y < 0 or nothing may be chosen, nan for a y that is none."""
     given = smoothed_max.problem(scores, where, alpha, temperature, power, axes)
@@ -35,7 +36,7 @@ def of_labels(
 
 
 def of_distribution(
-    scores, targets, where, alpha, temperature, power: float | None, axes: tuple[int, ...]
+    scores, targets, where, alpha, temperature, power: Power, axes: tuple[int, ...]
 ) -> Array:
     """F + Ω(y) − ⟨x, y⟩, `[...]`, for Σy = 1; otherwise Σy times that of y/Σy."""
     given = smoothed_max.problem(scores, where, alpha, temperature, power, axes)

@@ -1,6 +1,5 @@
 """The max over the simplex that is smoothed by a Tsallis entropy, and the p that attains it."""
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmaxx._src.choices import engine, powers, pyramid, series, support
+from softmaxx._src.choices.powers import Power
 from softmaxx._src.choices.support import Threshold
 from softmaxx._src.core import dtypes, elementary, masks, reductions, rules, sharding
 from softmaxx._src.core.types import Array, Number
@@ -36,7 +36,7 @@ def argmax(
     where: Array | None,
     alpha: Number,
     temperature: Number,
-    power: float | None,
+    power: Power,
     axes: tuple,
 ) -> Array:
     """The p that attains the max: softmax at α = 1, sparsemax at 2."""
@@ -50,7 +50,7 @@ def value(
     where: Array | None,
     alpha: Number,
     temperature: Number,
-    power: float | None,
+    power: Power,
     axes: tuple,
 ) -> Array:
     """F, `[...]`; −inf where nothing may be chosen."""
@@ -66,7 +66,7 @@ def problem(
     where: Array | None,
     alpha: Number,
     temperature: Number,
-    power: float | None,
+    power: Power,
     axes: tuple,
     with_height=True,
 ) -> Problem:
@@ -80,24 +80,24 @@ def problem(
 
 
 def _solve(
-    scores, alpha, temperature, power: float | None, axes: tuple[int, ...], with_height: bool
+    scores, alpha, temperature, power: Power, axes: tuple[int, ...], with_height: bool
 ) -> Solved:
     x = sharding.computed_once(dtypes.working(scores))
     alpha, temperature = _valid(alpha, temperature)
-    if power == math.inf:
+    if power is Power.EXPONENTIAL:
         peak = x.max(axes, keepdims=True)
         zero = jnp.zeros_like(peak)
         total = jnp.exp(engine.scaled(peak, peak, temperature)(x, zero)).sum(axes, keepdims=True)
         return Solved(x, peak, Threshold(zero, zero, total, jnp.log(total)))
     peak, levels = pyramid.peak_and_levels((x,), axes)
-    if power in (1, 2):
+    if power.on_support:
         over = [
             partial(pyramid.sums_over, level, axes, block=reductions.LONG_BLOCK) for level in levels
         ]
-        return Solved(x, peak, support.solve(over, peak, temperature, int(power), with_height))
+        return Solved(x, peak, support.solve(over, peak, temperature, power.value, with_height))
     above = engine.scaled(peak, peak, temperature)
     alpha = alpha + sharding.full_keeping_sharding(0, peak)
-    return Solved(x, peak, series.solve(levels, above, alpha, power, axes))
+    return Solved(x, peak, series.solve(levels, above, alpha, power, axes, with_height))
 
 
 def _valid(alpha: Array, temperature: Array) -> tuple[Array, Array]:
@@ -124,13 +124,13 @@ def _choice_jvp(power, axes, primals, tangents):
     )
 
 
-def read(alpha: Array, temperature: Array, solved: Solved, power: float | None) -> Array:
+def read(alpha: Array, temperature: Array, solved: Solved, power: Power) -> Array:
     x, peak, threshold = solved
     alpha, temperature = _valid(alpha, temperature)
-    if power in (1, 2):
-        return support.choice(x, peak, temperature, threshold, int(power))
+    if power.on_support:
+        return support.choice(x, peak, temperature, threshold, power.value)
     above = engine.scaled(peak, peak, temperature)
-    if power == math.inf:
+    if power is Power.EXPONENTIAL:
         e = jnp.exp(above(x, threshold.tau))
         return e / jnp.where(threshold.total == 0, 1, threshold.total)
     return series.choice(
@@ -178,9 +178,13 @@ def _above_peak_linear(power, axes, primals, dx, dalpha, dtemperature):
     return total
 
 
-def entropy(p: Array, alpha: Array, power: float | None, axes: tuple[int, ...]) -> Array:
+def entropy(p: Array, alpha: Array, power: Power, axes: tuple[int, ...]) -> Array:
     """H_α(p) = Σ(p − p^α)/(α(α−1)) = −Σ p·ln_α(p)/α, `[..., 1]`."""
-    terms = elementary.x_log_x(p) if power == math.inf else p * powers.logarithm(p, alpha, power)
+    terms = (
+        elementary.x_log_x(p)
+        if power is Power.EXPONENTIAL
+        else p * powers.logarithm(p, alpha, power)
+    )
     return -terms.sum(axes, keepdims=True) / alpha
 
 
@@ -188,5 +192,5 @@ def _entropy_slope(p: Array, alpha: Array, axes: tuple[int, ...]) -> Array:
     """∂H_α(p)/∂α."""
     return (
         -(p * powers.logarithm_slope(p, alpha)).sum(axes, keepdims=True) / alpha
-        - entropy(p, alpha, None, axes) / alpha
+        - entropy(p, alpha, Power.ANY, axes) / alpha
     )

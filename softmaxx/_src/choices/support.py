@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmaxx._src.choices import engine
+from softmaxx._src.choices.pyramid import Lanes
 from softmaxx._src.core.types import Array
 
 _NEWTON_AFTER = 8  # passes: from then on only steps are taken that cannot go in a circle
@@ -23,9 +24,6 @@ class Threshold(NamedTuple):
     delta: Array
     total: Array
     height: Array | None
-
-
-Lanes = Callable[[Array], tuple[Array, ...]]
 
 
 def solve(
@@ -54,9 +52,8 @@ def solve(
 
         return step
 
-    tau, delta, power_sum = engine.solve_from_below(
-        levels, step_on, -omega, float(jnp.finfo(peak.dtype).eps) / 4
-    )
+    eps = float(jnp.finfo(peak.dtype).eps)
+    tau, delta, power_sum = engine.solve([step_on(one) for one in levels], -omega, eps / 4)
     height = m * (tau + delta + omega) / omega + (power_sum / omega ** (m + 1) - 1) * m / (m + 1)
     return Threshold(tau, delta, jnp.ones_like(tau), height if with_height else None)
 

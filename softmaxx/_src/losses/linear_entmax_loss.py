@@ -1,6 +1,5 @@
 """The loss of a linear layer over many classes, without the array of its scores."""
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +9,8 @@ import numpy as np
 from jax import lax
 
 from softmaxx._src.choices import powers, pyramid, support
-from softmaxx._src.choices.support import Lanes
+from softmaxx._src.choices.powers import Power
+from softmaxx._src.choices.pyramid import Lanes
 from softmaxx._src.core import checks, dtypes, reductions
 from softmaxx._src.core.types import Array, ArrayLike, Number
 
@@ -75,7 +75,7 @@ def linear_entmax_loss(
             f"{function}: alpha is not a Python number; pass 1, 1.5 or 2, or the scores to entmax_loss."
         )
     power = powers.power_of(alpha)
-    if power not in (math.inf, 2, 1):
+    if not (power.on_support or power is Power.EXPONENTIAL):
         raise ValueError(
             f"{function}: alpha={alpha}; pass 1, 1.5 or 2, or the scores to entmax_loss for any other."
         )
@@ -202,10 +202,10 @@ def _moved(weight, features, blocks, tangents, n):
     return lax.scan(body, zeros, (_indexed(blocks, features.ndim), dblocks))[0]
 
 
-def _choice(x: Array, peak: Array, tau: Array, power: float) -> Array:
-    if power == math.inf:
+def _choice(x: Array, peak: Array, tau: Array, power: Power) -> Array:
+    if power is Power.EXPONENTIAL:
         return jnp.exp(x - peak - tau)
-    return (jnp.maximum(x - peak - tau, 0) / power) ** int(power)
+    return (jnp.maximum(x - peak - tau, 0) / power.value) ** power.value
 
 
 def _sum_over(scores, blocks: Array, one: Array, lanes: Lanes) -> list[Array]:
@@ -221,7 +221,7 @@ def _sum_over(scores, blocks: Array, one: Array, lanes: Lanes) -> list[Array]:
 
 def _solve(features, blocks, label, n, power) -> _Solved:
     features, blocks = lax.stop_gradient((features, blocks))
-    solve = _log_sum_exp if power == math.inf else _by_support
+    solve = _log_sum_exp if power is Power.EXPONENTIAL else _by_support
     one = jnp.ones_like(label, dtypes.working_dtype(features.dtype))
     return solve(partial(_scores, features, n=n), blocks, label, one, power)
 
@@ -256,13 +256,9 @@ def _by_support(scores, blocks, label, one, power) -> _Solved:
     def first(score, given):
         x = scores(*given)
         largest = (x,)
-        for number in (
-            finer,
-            groups,
-        ):  # in two steps: a last axis as short as the groups are few would not be vectorised
-            parts = [
-                part.reshape(*one.shape[:-1], part.shape[-1] // number, number) for part in largest
-            ]
+        # In two steps: a last axis as short as the groups are few would not be vectorised.
+        for number in (finer, groups):
+            parts = [part.reshape(*one.shape[:-1], -1, number) for part in largest]
             largest = pyramid.two_largest(parts, one.ndim - 1)
         return score + _score_of(x, given[1], label), largest
 
@@ -272,10 +268,12 @@ def _by_support(scores, blocks, label, one, power) -> _Solved:
         jnp.moveaxis(part, 0, axis).reshape(*one.shape[:-1], count * groups) for part in largest
     )
     peak, levels = pyramid.peak_and_levels(level, (axis,))
-    passes = [partial(pyramid.sums_over, level, (axis,)) for level in levels]
+    passes = [
+        partial(pyramid.sums_over, level, (axis,), block=reductions.BLOCK) for level in levels
+    ]
     passes.append(partial(_sum_over, scores, blocks, one))
-    found = support.solve(passes, peak, jnp.ones_like(peak), power, True)
-    omega, _ = support.units(peak, jnp.ones_like(peak), power)
+    found = support.solve(passes, peak, jnp.ones_like(peak), power.value, True)
+    omega, _ = support.units(peak, jnp.ones_like(peak), power.value)
     assert found.height is not None
     loss = jnp.maximum(peak + found.height - score, 0)
-    return _Solved(loss, peak, (found.tau + found.delta) / omega * power)
+    return _Solved(loss, peak, (found.tau + found.delta) / omega * power.value)

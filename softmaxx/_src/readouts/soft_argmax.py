@@ -1,12 +1,12 @@
 """The expected position under a softmax, or under a sparse choice."""
 
-import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from softmaxx._src.choices import powers, simplex, smoothed_max
+from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import checks, dtypes, rules, sharding
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
 from softmaxx._src.readouts import moments
@@ -154,7 +154,7 @@ def _means_linear(power, axes, primals, means, dx, dalpha, dtemperature):
         def along(w, v, axes):
             centre = (
                 mean
-                if power == math.inf
+                if power is Power.EXPONENTIAL
                 else rules.threshold_tangent(w, x + sharding.zeros_keeping_sharding(w), axes)
             )
             return jnp.where(w == 0, 0, w * (x - centre) * v).sum(axes, keepdims=True)
