@@ -133,11 +133,15 @@ def test_the_bracket_ends_a_step_that_never_improves():
     start = jnp.zeros((2, 1), np.float32)
     target = jnp.array([[0.3], [0.7]], np.float32)
 
-    def step(tau):
-        return jnp.sign(target - tau) * 1e-3, constant_error
+    def step(tau, _):
+        delta = jnp.sign(target - tau) * 1e-3
+        return delta, constant_error, delta
 
     constant_error = jnp.ones_like(start)
-    tau, _ = jax.jit(lambda lower: engine.solve(step, lower, lower, lower + 1, 1e-7))(start)
+    def solve(lower):
+        return engine.solve([step], lower, 1e-7, (lower, lower + 1)).tau
+
+    tau = jax.jit(solve)(start)
     np.testing.assert_allclose(tau, target, atol=2e-3)
 
 
