@@ -22,9 +22,12 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Names the group of each test, which runs on one worker."""
-    for item in items:
+    """Names the group of each test, which runs on one worker, and puts each group together."""
+    first = {}
+    for place, item in enumerate(items):
         item.add_marker(pytest.mark.xdist_group(_group(item)))
+        first.setdefault(_group(item), place)
+    items.sort(key=lambda item: first[_group(item)])
 
 
 def pytest_runtest_setup(item):
@@ -42,4 +45,5 @@ def pytest_runtest_teardown(item, nextitem):
 def _group(item) -> str:
     callspec = getattr(item, "callspec", None)
     contract = callspec and callspec.params.get("contract")
-    return contract.name if contract else item.path.relative_to(item.config.rootpath).as_posix()
+    file = item.path.relative_to(item.config.rootpath).as_posix()
+    return f"{file} {contract.name}" if contract else file

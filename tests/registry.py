@@ -1,6 +1,8 @@
-"""The registry: every choice, readout and oracle with its exact reference. A new function joins by one entry.
+"""The registry: every public function of scores, what it is, which laws hold for it, its reference.
 
-References are independent of the library: float64 NumPy on one slice, by sorting (α = 2), closed form (α = 1) or bisection.
+A new function joins by one entry, and `laws/` then tests all that its flags say. References are
+independent of the library: float64 NumPy on one slice, by sorting (α = 2), by closed form (α = 1)
+or by bisection.
 """
 
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import softmaxx as sx
 
 
 def simplex_by_sorting(z: np.ndarray) -> np.ndarray:
-    """The Euclidean projection onto the simplex: τ from the sorted scores (Held, Wolfe and Crowder 1974)."""
+    """The projection onto the simplex: τ from the sorted scores (Held, Wolfe and Crowder 1974)."""
     u = np.sort(z)[::-1]
     thresholds = (np.cumsum(u) - 1) / np.arange(1, u.size + 1)
     return np.maximum(z - thresholds[np.nonzero(u > thresholds)[0][-1]], 0)
@@ -33,6 +35,20 @@ def entmax_by_bisection(z: np.ndarray, alpha: float) -> np.ndarray:
     return p / p.sum()
 
 
+def capped_by_bisection(z: Any, k: float, alpha: float, upper: Any = 1.0) -> np.ndarray:
+    """The choice of Σp = k with 0 ≤ p ≤ upper, by bisection on τ."""
+    z, upper = np.asarray(z, np.float64), np.broadcast_to(upper, np.shape(z))
+
+    def phi(t):
+        positive = np.exp(t) if alpha == 1 else np.maximum((alpha - 1) * t, 0) ** (1 / (alpha - 1))
+        return np.minimum(positive, upper)
+
+    low, high = z.min() - 100, z.max() + 100
+    while low < (tau := (low + high) / 2) < high:
+        low, high = (tau, high) if phi(z - tau).sum() > k else (low, tau)
+    return phi(z - low)
+
+
 def reference_choice(z: np.ndarray, alpha: float) -> np.ndarray:
     z = np.asarray(z, np.float64)
     if alpha == 1:
@@ -41,63 +57,48 @@ def reference_choice(z: np.ndarray, alpha: float) -> np.ndarray:
 
 
 def reference_jacobian(z: np.ndarray, alpha: float) -> np.ndarray:
-    """diag(w) − wwᵀ/Σw with w = p^{2−α} on the support (Peters, Niculae and Martins 2019, proposition 2)."""
+    """diag(w) − wwᵀ/Σw, w = p^{2−α} on the support (Peters, Niculae and Martins 2019, prop. 2)."""
     p = reference_choice(z, alpha)
     w = np.where(p > 0, np.where(p > 0, p, 1) ** (2 - alpha), 0)
     return np.diag(w) - np.outer(w, w) / w.sum()
 
 
-def reference_index(z: np.ndarray, alpha: float) -> np.ndarray:
-    return reference_choice(z, alpha) @ np.arange(z.size)
-
-
-def reference_index_gradient(z: np.ndarray, alpha: float) -> np.ndarray:
-    return np.arange(z.size) @ reference_jacobian(z, alpha)
-
-
 def reference_expm1(z: np.ndarray) -> np.ndarray:
     u = np.expm1(np.maximum(np.asarray(z, np.float64), 0))
-    return u / u.sum()
+    return u / (u.sum() or 1)
 
 
 def reference_expm1_jacobian(z: np.ndarray) -> np.ndarray:
     """(diag(w) − p wᵀ) with w = exp(z)/Σexpm1(z) where z > 0: the quotient rule."""
     u = np.expm1(np.maximum(np.asarray(z, np.float64), 0))
-    w = np.where(z > 0, np.exp(z), 0) / u.sum()
-    return np.diag(w) - np.outer(u / u.sum(), w)
+    w = np.where(z > 0, np.exp(z), 0) / (u.sum() or 1)
+    return np.diag(w) - np.outer(u / (u.sum() or 1), w)
 
 
 class Contract(NamedTuple):
-    """A public function of scores along one axis, and what it computes of one slice z = scores/temperature."""
+    """A public function of scores with an exact reference on one slice z = scores/temperature."""
 
     name: str
+    kind: str  # "choice", or "readout": the index that the choice expects
     apply: Callable  # (scores, *, axis, where, temperature)
-    value: partial  # z [n] → the choice [n], or the index []
-    jacobian: partial  # z [n] → its derivative, one more axis of n
+    choice: Callable[[np.ndarray], np.ndarray]  # z [n] → p [n]
+    jacobian: Callable[[np.ndarray], np.ndarray]  # z [n] → ∂p/∂z [n, n]
     alpha: float
 
     def __repr__(self) -> str:
         return self.name
 
 
-def _choice(name: str, apply: Callable, alpha: float) -> Contract:
-    return Contract(
-        name,
-        apply,
-        partial(reference_choice, alpha=alpha),
-        partial(reference_jacobian, alpha=alpha),
-        alpha,
-    )
+def reads(contract: Contract) -> bool:
+    return contract.kind == "readout"
 
 
-def _readout(name: str, apply: Callable, alpha: float) -> Contract:
-    return Contract(
-        name,
-        apply,
-        partial(reference_index, alpha=alpha),
-        partial(reference_index_gradient, alpha=alpha),
-        alpha,
-    )
+def _of_alpha(kind: str, name: str, apply: Callable, alpha: float) -> Contract:
+    choice = partial(reference_choice, alpha=alpha)
+    return Contract(name, kind, apply, choice, partial(reference_jacobian, alpha=alpha), alpha)
+
+
+_choice, _readout = partial(_of_alpha, "choice"), partial(_of_alpha, "readout")
 
 
 def any_alpha(alpha: float) -> Callable:
@@ -119,15 +120,11 @@ READOUTS = [
 ]
 SMOOTH = CHOICES + READOUTS
 
-# Other values of α: the same code paths, so values and derivatives only; so too where an offset of the scores or the place of a
-# window changes the result.
+# The same code with other settings, or functions that an offset of the scores or the place of a
+# window changes: values and derivatives only.
 VARIANTS = [
     Contract(
-        "expm1_softmax",
-        sx.expm1_softmax,
-        partial(reference_expm1),
-        partial(reference_expm1_jacobian),
-        1.0,
+        "expm1_softmax", "choice", sx.expm1_softmax, reference_expm1, reference_expm1_jacobian, 1.0
     ),
     _choice("expm1_softmax-no-background", partial(sx.expm1_softmax, background=-jnp.inf), 1.0),
     _readout("local_argmax-of-all", partial(sx.local_argmax, window=10**6), 1.0),
@@ -146,54 +143,33 @@ def scores_of(
     return jnp.asarray(np.random.RandomState(seed).randn(*shape) * scale, dtype)
 
 
-def reference_of(
-    contract: Contract, scores, *, axis: int = -1, temperature: Any = 1.0
+def reference_row(
+    contract: Contract, scores: Any, where: Any = True, temperature: float = 1.0
 ) -> np.ndarray:
-    """The reference slice by slice, along any axis."""
+    """The value of one row, computed from the entries that take part."""
+    scores = np.asarray(scores, np.float64)
+    on = np.broadcast_to(where, scores.shape) & (scores > -np.inf)
+    p = np.zeros(scores.size)
+    if on.any():
+        p[on] = contract.choice(scores[on] / temperature)
+    return np.arange(scores.size) @ p if reads(contract) else p
+
+
+def reference_slope(contract: Contract, scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """The Jacobian in the scores of one row."""
+    slope = contract.jacobian(scores / temperature) / temperature
+    return np.arange(scores.size) @ slope if reads(contract) else slope
+
+
+def reference_of(
+    contract: Contract, scores: Any, *, axis: int = -1, temperature: Any = 1.0
+) -> np.ndarray:
+    """The value slice by slice, along any axis."""
     z = np.asarray(scores, np.float64) / np.asarray(temperature, np.float64)
-    return np.apply_along_axis(contract.value, axis, z)
+    return np.apply_along_axis(partial(reference_row, contract), axis, z)
 
 
-def cotangent(contract: Contract, scores, seed: int = 1) -> jax.Array:
-    """A random cotangent: that of the plain sum is in the null space of every choice's derivative."""
-    shape = scores.shape if contract.value.func is reference_choice else scores.shape[:-1]
-    return jnp.asarray(np.random.RandomState(seed).randn(*shape), scores.dtype)
-
-
-def gradient(contract: Contract, scores, **kwargs) -> np.ndarray:
-    """The derivative along the last axis with a random cotangent, in reverse mode."""
-    return np.asarray(_pullback(contract, scores, cotangent(contract, scores), kwargs))
-
-
-@partial(jax.jit, static_argnums=0)
-def _pullback(contract, scores, weights, kwargs):
-    return jax.vjp(lambda x: contract.apply(x, **kwargs), scores)[1](weights)[0]
-
-
-KEYS = jax.random.split(jax.random.key(0), 24)
-
-
-def assert_mean(estimate: Callable[[jax.Array], jax.Array], expected: Any) -> None:
-    """The mean over independent keys is within five of its own standard errors of the expected value."""
-    draws = np.asarray(jax.jit(jax.vmap(estimate))(KEYS))
-    error = draws.std(0, ddof=1) / np.sqrt(len(KEYS))
-    assert (np.abs(draws.mean(0) - expected) <= 5 * error + 1e-12).all(), (
-        draws.mean(0),
-        expected,
-        error,
-    )
-
-
-# The instance that perturbed answers are tested on: with Gumbel noise their means are known.
-SAMPLES, SCORES, SIGMA = 4096, jnp.array([0.3, -0.2, 0.9]), 0.7
-GUMBEL = sx.perturbed(sx.one_hot_argmax, num_samples=SAMPLES, sigma=SIGMA, noise=sx.gumbel)
-
-
-def exact(scores: jax.Array, sigma: Any = SIGMA) -> jax.Array:
-    """The mean of one_hot_argmax under Gumbel noise."""
-    return jax.nn.softmax(scores / sigma)
-
-
-def exact_max(scores: jax.Array, sigma: Any = SIGMA) -> jax.Array:
-    """The mean of the largest score under Gumbel noise."""
-    return sigma * (jax.nn.logsumexp(scores / sigma) + np.euler_gamma)
+def cotangent(contract: Contract, shape: tuple[int, ...], dtype: Any, seed: int = 1) -> np.ndarray:
+    """A random one: that of the plain sum is in the null space of every choice's derivative."""
+    shape = shape[:-1] if reads(contract) else shape
+    return np.random.RandomState(seed).randn(*shape).astype(dtype)
