@@ -1,4 +1,13 @@
-"""The engine: the threshold τ of Σ φ((x − τ)/T) = k for every slice at once."""
+"""The engine: the threshold τ of Σ φ((x − τ)/T) = k, for every slice at once.
+
+Nothing is sorted. The solver takes steps of Newton's kind, and each step costs one pass of sums.
+
+On the simplex `solve` starts on a few of the scores, see `pyramid`: a subset of the entries has a
+lower threshold than all of them. For most slices one pass over all scores is then enough. For a
+budget and any φ `solve_in_bracket` starts from two numbers with τ between them.
+
+All arithmetic keeps the axes. So a batch, several choice axes and a sharding need nothing special.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,22 +19,26 @@ from jax import lax
 from softmaxx._src.core import reductions, sharding
 from softmaxx._src.core.types import Array
 
-_COARSE_ERROR = 1e-2  # of Σφ, on a few of the scores: a start is all that they are for
-_MOST_PASSES = 80  # above the bound of the steps for any n: two thresholds that rounding cannot tell apart end here
-_BISECT_EVERY = 8  # every so many passes bisect, so that the bracket shrinks whatever the steps do
+Bracket = tuple[Array, Array]
+Step = Callable[[Array, Array], tuple[Array, Array, Array]]
+ValueAndSlope = Callable[[Array], tuple[Array, Array]]
+
+_COARSE_ERROR = 1e-2  # of Σφ, where a start is all that is wanted
+_MOST_PASSES = 80  # more than any n needs: two thresholds that rounding cannot tell apart end here
+_BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
 
 
 def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, Array], Array]:
-    """(x, τ) ↦ (x − origin)/T − τ; the origin is an entry of each slice, from which its threshold is not far."""
+    """(x, τ) ↦ (x − origin)/T − τ, where the origin is a score near the threshold."""
     largest, smallest = float(jnp.finfo(peak.dtype).max), float(jnp.finfo(peak.dtype).tiny)
     temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
-    # A sixteenth on both sides: the difference of 3e38 and -3e38 does not overflow, nor does 1/T underflow.
+    # All is a sixteenth: the difference of 3e38 and -3e38 does not overflow, nor 1/T underflow.
     rate = 1 / jnp.maximum(temperature / 16, smallest)
     shift = jnp.where(origin == -jnp.inf, 0, jnp.minimum(origin, largest)) / 16
 
     def above(x, tau):
-        # 0·τ, so that the compiler takes nothing of x out of the loop over τ: to write it costs more than to compute it again.
-        x = x * (1 / 16 + 0 * tau)
+        # To compute x/16 in each pass costs less than to write it once and read it.
+        x = x * sharding.computed_anew(1 / 16, tau)
         return (jnp.minimum(x, largest / 16) - shift) * rate - tau
 
     return above
@@ -40,11 +53,6 @@ class Root(NamedTuple):
     tau: Array
     delta: Array
     total: Array
-
-
-Step = Callable[[Array, Array], tuple[Array, Array, Array]]
-Bracket = tuple[Array, Array]
-ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
 
 def solve(
@@ -187,7 +195,7 @@ def _newton(excess: Callable, k: Array, tau: Array, _: Array) -> tuple[Array, Ar
 
 
 def _nearest(x, entries, origin, peak, temperature, tau, axes) -> tuple[Array, Array]:
-    """The score that is nearest to the threshold τ, which is measured from the origin, and how far from the origin it is."""
+    """The score nearest to the threshold, and its distance from the origin that τ counts from."""
     largest, above = float(jnp.finfo(x.dtype).max), scaled(origin, peak, temperature)
     t = above(x, tau)
     under = jnp.where(entries & (t <= 0), x, -jnp.inf).max(axes, keepdims=True)

@@ -1,6 +1,7 @@
 """A softmax in which the background of a heatmap has no weight."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,27 +67,24 @@ def expm1_softmax(
 @partial(jax.jit, static_argnums=4)
 def _expm1_softmax(scores, where, background, temperature, axes):
     x = masks.masked(dtypes.working(scores), where)
-    background, temperature = (
-        dtypes.in_dtype_and_rank_of(background, x),
-        dtypes.in_dtype_and_rank_of(temperature, x),
-    )
-    return _choice(x, background, temperature, axes).astype(scores.dtype)
+    numbers = [dtypes.in_dtype_and_rank_of(one, x) for one in (background, temperature)]
+    return _choice(x, *numbers, axes).astype(scores.dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _choice(x: Array, background: Array, temperature: Array, axes: tuple[int, ...]) -> Array:
-    return _weights(x, background, temperature, axes)[0]
+    return _weights(x, background, temperature, axes).p
 
 
 @partial(_choice.defjvp, symbolic_zeros=True)
 def _choice_jvp(axes, primals, tangents):
-    # p = u/Σu with u = expm1(z) moves along z' by p' = w ⊙ z' − p·Σwz', w = exp(z)/Σu; and z' = (x' − b')/T − z·T'/T.
+    # p = u/Σu with u = expm1(z) moves by p' = w ⊙ z' − p·Σwz', where w = exp(z)/Σu. And
+    # z = (x − b)/T moves by z' = (x' − b')/T − z·T'/T.
     return _choice(*primals, axes), _tangent(axes, *primals, *rules.tangents_or_none(tangents))
 
 
-@partial(
-    jax.checkpoint, static_argnums=0, prevent_cse=False
-)  # the only residual of the size of the scores is x
+# Of the size of the scores only x is kept for the backward pass.
+@partial(jax.checkpoint, static_argnums=0, prevent_cse=False)
 def _tangent(axes, x, background, temperature, dx, dbackground, dtemperature):
     p, w, z, temperature = _weights(x, background, temperature, axes)
     finite = (temperature > 0) & (x.max(axes, keepdims=True) < jnp.inf)
@@ -100,31 +98,40 @@ def _tangent(axes, x, background, temperature, dx, dbackground, dtemperature):
     return moved - p * moved.sum(axes, keepdims=True)
 
 
-def _weights(
-    x: Array, background: Array, temperature: Array, axes: tuple[int, ...]
-) -> tuple[Array, Array, Array, Array]:
-    """p = expm1(z)/Σexpm1(z), w = exp(z)/Σexpm1(z) where z > 0, z, and the T that it is taken at."""
+class _Weights(NamedTuple):
+    """p = expm1(z)/Σexpm1(z), w = exp(z)/Σexpm1(z) where z > 0, z, and the T of z."""
+
+    p: Array
+    w: Array
+    z: Array
+    temperature: Array
+
+
+def _weights(x: Array, background: Array, temperature: Array, axes: tuple[int, ...]) -> _Weights:
     peak = lax.stop_gradient(x.max(axes, keepdims=True))
-    background = jnp.maximum(background, -float(jnp.finfo(x.dtype).max))
-    # So far below the peak that exp underflows for all entries that a lower background would still leave above it: with z as
-    # small as may be the derivative in T, in which a shift of z cancels, is exact.
-    lowest = lax.stop_gradient(peak - temperature * (4 * jnp.finfo(x.dtype).maxexp))
-    background = jnp.where(lowest < peak, jnp.maximum(background, lowest), background)
-    # From there on expm1(z) is z to rounding, and p the same for any larger T.
-    proportional = jnp.where(peak > background, peak - background, 1) * (
-        4 / float(jnp.finfo(x.dtype).eps)
-    )
-    temperature = jnp.where(
-        temperature >= 0, jnp.minimum(temperature, lax.stop_gradient(proportional)), jnp.nan
-    )
+    background, temperature = _in_reach(peak, background, temperature)
     zero = sharding.full_keeping_sharding(0, peak)
     under = x <= background
     z = engine.scaled(background + zero, peak, temperature)(x, zero)
-    e = jnp.where(
-        under, 0, jnp.exp(engine.scaled(peak, peak, temperature)(x, zero))
-    )  # exp(z − largest z)
-    # expm1(z) = exp(z)·(1 − exp(−z)), which does not overflow.
+    below_peak = engine.scaled(peak, peak, temperature)(x, zero)
+    e = jnp.where(under, 0, jnp.exp(below_peak))
+    # expm1(z) = exp(z)·(1 − exp(−z)), and exp(z) less its largest does not overflow.
     u = jnp.where(under, 0, -jnp.expm1(-jnp.where(under, 1, z)) * e)
     total = u.sum(axes, keepdims=True)
     total = jnp.where(total == 0, 1, total)
-    return u / total, e / total, z, temperature
+    return _Weights(u / total, e / total, z, temperature)
+
+
+def _in_reach(peak: Array, background: Array, temperature: Array) -> tuple[Array, Array]:
+    """A background and a T that give the same p, and that float can hold."""
+    dtype = jnp.finfo(peak.dtype)
+    background = jnp.maximum(background, -float(dtype.max))
+    # exp underflows for all entries that lie lower below the peak than this. A background there
+    # changes nothing, but with a small z the derivative in T is exact: a shift of z cancels in it.
+    lowest = lax.stop_gradient(peak - temperature * (4 * dtype.maxexp))
+    background = jnp.where(lowest < peak, jnp.maximum(background, lowest), background)
+    # From this T on expm1(z) is z to rounding, and p is the same for any larger T.
+    above = jnp.where(peak > background, peak - background, 1)
+    proportional = lax.stop_gradient(above * (4 / float(dtype.eps)))
+    temperature = jnp.where(temperature >= 0, jnp.minimum(temperature, proportional), jnp.nan)
+    return background, temperature

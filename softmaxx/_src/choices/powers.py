@@ -48,10 +48,11 @@ def power_of(alpha: Number) -> Power:
 
 
 def exponent(alpha: Array) -> tuple[Array, Array]:
-    """ε = α − 1, and the offset b from which the power is measured: φ(t) = (b + εt)₊^{1/ε}.
+    """ε = α − 1, and the offset b that the power is measured from: φ(t) = (b + εt)₊^{1/ε}.
 
-    b only shifts the threshold. b = 1 near α = 1, where exp(log1p(εt)/ε) tends to exp(t); b = 0 from α = 1.5 on, where the
-    base is small and 1 + … would round it away. At α = 1, ε is so small that the power is the exponential to rounding.
+    b only shifts the threshold. Near α = 1 it is 1, where exp(log1p(εt)/ε) tends to exp(t). From
+    α = 1.5 on it is 0, because the base is small there, and 1 + … would round it away. At α = 1 ε
+    is so small that the power is the exponential to rounding.
     """
     epsilon = jnp.maximum(alpha - 1, float(jnp.finfo(alpha.dtype).eps) ** 2)
     return epsilon, (epsilon < 0.5).astype(alpha.dtype)
@@ -71,12 +72,12 @@ def raised(
     # correction is exactly 0.
     log_s = _log2(positive) + (y - (positive - offset)) * (1 / math.log(2))
     p = jnp.where(s <= 0, 0, _exp2(log_s / epsilon))
-    # Written out: as part of a reduction it would not be vectorised.
+    # Without the barrier it becomes part of a reduction, and is not vectorised.
     return (lax.optimization_barrier(p) if _OWN_POWER else p), r
 
 
 def _chebyshev(function, low: float, high: float, degree: int) -> list[float]:
-    """The coefficients, lowest first, of a polynomial that is nearly the best one between low and high."""
+    """The coefficients, lowest first, of a nearly best polynomial between low and high."""
     return (
         Chebyshev.interpolate(function, degree, [low, high]).convert(kind=Polynomial).coef.tolist()
     )

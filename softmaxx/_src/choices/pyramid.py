@@ -1,4 +1,7 @@
-"""Levels with ever fewer of the scores, from which a threshold is bounded."""
+"""Levels with ever fewer of the scores, on which a threshold is sought first.
+
+The threshold of a subset of the entries is a lower bound of the threshold of all of them.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -56,14 +59,14 @@ def two_largest(blocks: Sequence[Array], axis: int) -> tuple[Array, Array]:
     if largest.size > math.prod(largest.shape[axis - 1 : axis + 2]):
         pair = lax.reduce(pair, (jnp.asarray(-jnp.inf, largest.dtype),) * 2, _two_of_four, (axis,))
     else:
-        # Written out: before jax 0.12 XLA reduces the middle axis of a single row one by one on
-        # CPU.
+        # Written out for a single row: before jax 0.12 XLA reduces its middle axis entry by entry
+        # on CPU.
         entries = (
             tuple(lax.index_in_dim(x, i, axis, keepdims=False) for x in pair)
             for i in range(largest.shape[axis])
         )
         pair = reduce(_two_of_four, entries)
-    # Held, or the compiler would take the max of all scores for the max of the level.
+    # Without the barrier the compiler takes the max of all scores for the max of the level.
     return lax.optimization_barrier(pair)
 
 

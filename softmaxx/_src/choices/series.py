@@ -1,4 +1,7 @@
-"""The threshold for any α, by a series of third order."""
+"""The threshold for any α, by steps of third order.
+
+The choice is p = φ(z − τ) with z = (x − peak)/T and φ(t) = (b + εt)₊^{1/ε}, see `powers.exponent`.
+"""
 
 import math
 from collections.abc import Callable
@@ -21,7 +24,7 @@ def solve(
     axes: tuple[int, ...],
     with_height: bool,
 ) -> Threshold:
-    """The threshold of each slice: p = φ(z − τ) with z = (x − peak)/T and Σp = 1."""
+    """The threshold at which Σp = 1."""
     (x,) = levels[-1]
     eps, tiny = float(jnp.finfo(alpha.dtype).eps), float(jnp.finfo(alpha.dtype).tiny)
     log_n = math.log(math.prod(x.shape[axis] for axis in axes))
@@ -43,13 +46,13 @@ def solve(
 
     lower = jnp.where(offset == 1, 0, -1 / epsilon)
     all_equal = -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps
-    upper = jnp.where(offset == 1, all_equal, 0 * epsilon - 8 * tiny)
+    upper = jnp.where(offset == 1, all_equal, -8 * tiny)
     steps = [step_on(level) for level in levels]
     tau, delta, f = engine.solve(steps, lower, eps / 4, (lower, upper))
     if not with_height:
         return Threshold(tau, delta, f, None)
-    # The height at τ, and the Taylor series of its convex function of τ, whose derivative is
-    # 1 − Σφ.
+    # The height is a convex function of τ, with the derivative 1 − Σφ. Here are its value at τ, and
+    # its Taylor series.
     p, _ = _powered(x, above, tau, epsilon, offset, power)
     base = offset + epsilon * above(x, tau)
     power_sum = jnp.where(p > 0, p * base, p).sum(axes, keepdims=True)
@@ -65,11 +68,12 @@ def choice(x: Array, above: Callable, alpha: Array, power: Power, threshold: Thr
     tau, delta, f, _ = threshold
     epsilon, offset = powers.exponent(alpha)
     p, r = _powered(x, above, tau, epsilon, offset, power)
-    # (1 − εδ/s)^{1/ε}, to the order of the step: τ + δ would be rounded, and the sum with it.
+    # (1 − εδ/s)^{1/ε}, to the order of the step. To add δ to τ would round, and the sum with it.
     r = delta * r
     series = 1 - r * (1 - (1 - epsilon) / 2 * r * (1 - (1 - 2 * epsilon) / 3 * r))
     exact = jnp.where((epsilon * r >= 1) | (series <= 0), 0, p * series)
-    # For large α float cannot resolve τ where many entries are almost equal: what is left is to share what they have.
+    # For large α float cannot resolve τ where many entries are almost equal. They are scaled to
+    # the sum then.
     return jnp.where(abs(f - 1) < 0.1, exact, p / jnp.where(f == 0, 1, f))
 
 
@@ -79,14 +83,16 @@ def _powered(x, above, tau, epsilon, offset, power) -> tuple[Array, Array]:
 
 
 def _series_step(f: Array, higher: list[Array], epsilon: Array) -> tuple[Array, Array]:
-    """The step δ of τ that makes f = Σp equal to 1, to third order, and the error of log f that is left.
+    """The step δ of τ that makes f = Σp equal to 1, to third order, and its error in log f.
 
-    With p = s^{1/ε}, s falling by ε with each unit of τ, and S_k = Σ p/s^k, given as f, S₁, S₂, S₃, the norm f^ε is convex
-    in τ and almost straight. Its Taylor series around τ, with q_k = S_k/f, sets
+    p = s^{1/ε}, where s falls by ε with each unit of τ. `higher` are S_k = Σ p/s^k for k = 1, 2, 3.
+    The norm f^ε is convex in τ and almost straight. With q_k = S_k/f its Taylor series gives
 
-        (1 − f^{−ε})/ε = q₁δ − (1−ε)/2·(q₂ − q₁²)δ² + (1−ε)/6·((1−2ε)q₃ − 3(1−ε)q₁q₂ + (2−ε)q₁³)δ³ − …
+        (1 − f^{−ε})/ε = q₁δ − (1−ε)/2·(q₂ − q₁²)δ²
+                         + (1−ε)/6·((1−2ε)q₃ − 3(1−ε)q₁q₂ + (2−ε)q₁³)δ³ − …
 
-    and δ is the series reversed. At ε = 0 the left side is log f and the right side δ; at ε = 1 it is the step of Newton.
+    and δ is this series reversed. At ε = 0 the left side is log f and the right side δ. At ε = 1 it
+    is the step of Newton.
     """
     inverse = 1 / f
     q1, q2, q3 = (one * inverse for one in higher)

@@ -1,4 +1,9 @@
-"""The max over the simplex that is smoothed by a Tsallis entropy, and the p that attains it."""
+"""The max over the simplex, smoothed by a Tsallis entropy, and the p that attains it.
+
+F(θ) = max_p ⟨θ, p⟩ + T·H_α(p). The threshold of each slice is solved once, without a derivative.
+The choice p and the value F are read from it, each with a derivative rule of its own. The arguments
+have been checked, and the caller is under jit.
+"""
 
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +20,7 @@ from softmaxx._src.core.types import Array, Number
 
 
 class Solved(NamedTuple):
-    """The scores that were solved, the largest of each slice, and its threshold; all without a derivative."""
+    """The scores, the largest of each slice, and its threshold; all without a derivative."""
 
     x: Array
     peak: Array
@@ -23,7 +28,10 @@ class Solved(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What F and p depend on, in the working dtype: α and T aligned with the scores, and the solution that is held."""
+    """What F and p depend on: the scores, α, T and the solution.
+
+    α and T have the rank of the scores. Derivatives pass through the first three.
+    """
 
     scores: Array
     alpha: Array
@@ -101,7 +109,11 @@ def _solve(
 
 
 def _valid(alpha: Array, temperature: Array) -> tuple[Array, Array]:
-    # A nan must reach every entry through a sum: XLA's max on CPU drops it from arrays of some thousand entries (jax 0.12).
+    """α and T, nan where they are out of range.
+
+    The nan reaches every entry through a sum. A max will not do: XLA's drops nan from arrays of
+    some thousand entries on CPU (jax 0.12).
+    """
     return jnp.where(alpha >= 1, alpha, jnp.nan), jnp.where(temperature >= 0, temperature, jnp.nan)
 
 
@@ -112,11 +124,13 @@ def choice(scores, alpha, temperature, solved, power, axes):
 
 @partial(choice.defjvp, symbolic_zeros=True)
 def _choice_jvp(power, axes, primals, tangents):
-    # With t = (x − τ)/T, p = φ(t) and w = φ'(t) = p^{2−α}, x' = dx, T' = dT and α' = dα move p by w ⊙ (v − Σwv/Σw), where
-    #   v = (dx − t·dT)/T + c·dα.
-    # Both t and c count up to a constant, so t may be ln_α(p) = (p^{α−1} − 1)/(α−1). From log p = log(1 + (α−1)t)/(α−1),
-    #   ∂p/∂α = w·c,  c = (ln_α(p) − p^{α−1} log p)/(α−1),
-    # which is the ∂α of Correia, Niculae and Martins (2019) before its rank-one correction, and finite at α = 1.
+    # p = φ(t) with t = (x − τ)/T and w = φ'(t) = p^{2−α}. Along x' = dx, T' = dT and α' = dα
+    #   p' = w ⊙ (v − Σwv/Σw),  v = (dx − t·dT)/T + c·dα.
+    # A constant in t or c cancels, so t may be ln_α(p) = (p^{α−1} − 1)/(α−1). From
+    # log p = log(1 + (α−1)t)/(α−1) follows
+    #   ∂p/∂α = w·c,  c = (ln_α(p) − p^{α−1} log p)/(α−1).
+    # This is the ∂α of Correia, Niculae and Martins (2019) before its rank-one correction, and it
+    # is finite at α = 1.
     p = choice(*primals, power, axes)
     _, alpha, temperature, _ = primals
     return p, _choice_linear(
@@ -138,9 +152,8 @@ def read(alpha: Array, temperature: Array, solved: Solved, power: Power) -> Arra
     )
 
 
-@partial(
-    jax.checkpoint, static_argnums=(0, 1), prevent_cse=False
-)  # the only residual of the size of the scores is p
+# Of the size of the scores only p is kept for the backward pass.
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _choice_linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature):
     working = dtypes.working(p)
     dp = powers.power_tangent(
@@ -151,19 +164,24 @@ def _choice_linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature)
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
 def above_peak(scores, alpha, temperature, solved, counts, power, axes):
-    """F less the largest score, which is held, `[..., 1]`; it has no derivative in slices that do not count."""
+    """F less the largest score, `[..., 1]`; slices that do not count have no derivative.
+
+    The largest score is taken without a derivative.
+    """
     return _valid(alpha, temperature)[1] * solved.threshold.height
 
 
 @partial(above_peak.defjvp, symbolic_zeros=True)
 def _above_peak_jvp(power, axes, primals, tangents):
-    # At the maximising p the value moves as if p were held (Danskin): F' = ⟨p, dx⟩ + H_α(p)·dT + T·∂H_α(p)/∂α·dα.
+    # At the maximising p the value moves as if p were constant (Danskin 1967):
+    #   F' = ⟨p, dx⟩ + H_α(p)·dT + T·∂H_α(p)/∂α·dα.
     return above_peak(*primals, power, axes), _above_peak_linear(
         power, axes, primals, *rules.tangents_or_none(tangents[:3])
     )
 
 
-@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # p is not kept
+# p is not kept for the backward pass.
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _above_peak_linear(power, axes, primals, dx, dalpha, dtemperature):
     scores, alpha, temperature, solved, counts = primals
     p = choice(scores.astype(solved.x.dtype), alpha, temperature, solved, power, axes)

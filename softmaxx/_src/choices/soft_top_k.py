@@ -68,10 +68,8 @@ def soft_top_k(
 
 @partial(jax.jit, static_argnums=(6, 7))
 def _jitted_top_k(scores, where, k, alpha, upper, temperature, power, axes):
-    k, alpha, upper, temperature = (
-        dtypes.in_dtype_and_rank_of(one, scores) for one in (k, alpha, upper, temperature)
-    )
-    return _top_k(masks.masked(scores, where), k, alpha, upper, temperature, power, axes)
+    numbers = [dtypes.in_dtype_and_rank_of(one, scores) for one in (k, alpha, upper, temperature)]
+    return _top_k(masks.masked(scores, where), *numbers, power, axes)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
@@ -81,38 +79,33 @@ def _top_k(scores, k, alpha, upper, temperature, power, axes):
     temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
     epsilon, offset = powers.exponent(jnp.where(alpha >= 1, alpha, jnp.nan))
     k, upper = jnp.where(k >= 0, k, jnp.nan), jnp.where(upper >= 0, upper, jnp.nan)
+    entries = x > -jnp.inf
+    room = jnp.where(entries, upper, 0).sum(axes, keepdims=True)
     cap = jnp.minimum(upper, k)  # no entry exceeds k, and a cap of inf needs no care
-
-    def inverse(p):  # the t at which φ(t) = p
-        return (jnp.expm1(epsilon * jnp.log(p)) + (1 - offset)) / epsilon
+    highest = cap.max(axes, keepdims=True)
 
     def value_and_slope(t):
         p, r = powers.raised(t, epsilon, offset, power)
         return jnp.where(p >= cap, cap, p), jnp.where((p > 0) & (p < cap), p * r, 0)
 
-    entries = x > -jnp.inf
-    room = jnp.where(entries, upper, 0).sum(axes, keepdims=True)
-    highest = cap.max(axes, keepdims=True)
+    def inverse(p):
+        """The t at which φ(t) = p."""
+        return (jnp.expm1(epsilon * jnp.log(p)) + (1 - offset)) / epsilon
 
     def bracket(lowest, _):
         return lowest - inverse(highest), -inverse(k / n)
 
-    t, _ = engine.solve_in_bracket(
-        x, jnp.minimum(k, room), temperature, value_and_slope, bracket, axes
-    )
+    budget = jnp.minimum(k, room)
+    t, _ = engine.solve_in_bracket(x, budget, temperature, value_and_slope, bracket, axes)
     p = value_and_slope(t)[0]
-    p = jnp.where(
-        jnp.isnan(p),
-        p,
-        jnp.where((k >= room) & entries, upper, jnp.where((k == 0) | ~entries, 0, p)),
-    )
-    return p.astype(scores.dtype)
+    exact = jnp.where((k >= room) & entries, upper, jnp.where((k == 0) | ~entries, 0, p))
+    return jnp.where(jnp.isnan(p), p, exact).astype(scores.dtype)
 
 
 @partial(_top_k.defjvp, symbolic_zeros=True)
 def _top_k_jvp(power, axes, primals, tangents):
-    # Where 0 < p < u the choice is a power of (x − τ)/T as on the simplex, and τ keeps Σp = k, so that those entries move by
-    # dk less what the caps move. At its cap p' = u'; at 0 it is 0.
+    # Where 0 < p < u, p is a power of (x − τ)/T as on the simplex. τ keeps Σp = k, so these entries
+    # move by dk less what the caps move. At its cap p' = u'; at 0 p' = 0.
     p = _top_k(*primals, power, axes)
     dx, dk, dalpha, dupper, dtemperature = rules.tangents_or_none(tangents)
     return p, _top_k_linear(power, axes, p, *primals[2:], (dx, dalpha, dtemperature), dk, dupper)
@@ -123,11 +116,10 @@ def _top_k_jvp(power, axes, primals, tangents):
 def _top_k_linear(power, axes, p, alpha, upper, temperature, tangents, dk, dupper):
     dtype, upper = p.dtype, upper.astype(p.dtype)
     capped, on = (p >= upper) & (p > 0), (p < upper) & (p > 0)
-    p = p.astype(dtypes.working_dtype(dtype))
-    raised = jnp.zeros_like(p) if dupper is None else jnp.where(capped, dupper, 0)
+    p, dk = p.astype(dtypes.working_dtype(dtype)), 0 if dk is None else dk
+    of_caps = jnp.zeros_like(p)
     if dupper is not None:
-        dk = (0 if dk is None else dk) - raised.sum(axes, keepdims=True)
-    dp = powers.power_tangent(
-        p, on, alpha, temperature, tangents, power, axes, 0 if dk is None else dk
-    )
-    return (dp + raised).astype(dtype)
+        of_caps = jnp.where(capped, dupper, 0)
+        dk = dk - of_caps.sum(axes, keepdims=True)
+    dp = powers.power_tangent(p, on, alpha, temperature, tangents, power, axes, dk)
+    return (dp + of_caps).astype(dtype)

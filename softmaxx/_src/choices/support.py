@@ -1,4 +1,8 @@
-"""The threshold for α = 1.5 and 2, from sums over the support."""
+"""The threshold for α = 1.5 and 2, from sums over the support.
+
+With α = 1 + 1/m the choice is p = (s/ω)ᵐ, where s = max(c·x − c·peak − τ, 0) and ω = c·mT. For
+m = 1 and 2 the equation Σp = 1 is linear or quadratic in τ as long as the support stays.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,16 +12,19 @@ from jax import lax
 
 from softmaxx._src.choices import engine
 from softmaxx._src.choices.pyramid import Lanes
+from softmaxx._src.core import sharding
 from softmaxx._src.core.types import Array
 
-_NEWTON_AFTER = 8  # passes: from then on only steps are taken that cannot go in a circle
+_NEWTON_AFTER = 8  # passes: from then on no step can go in a circle
 
 
 class Threshold(NamedTuple):
-    """The threshold of each slice in the units of its power: τ + δ, for float may not resolve the sum.
+    """The threshold of each slice, in the units of its power: τ + δ, which float may not resolve.
 
-    `total` is Σφ at τ, and `height` how far the smoothed max lies above the largest score, in units of T. With p^{α−1} =
-    (α−1)(x − τ)/T on the support, max_p ⟨x, p⟩ + T·H_α(p) is τ + T/(α−1) + T·(Σ p^α − 1)/α.
+    `total` is Σφ at τ. `height` is how far the smoothed max lies above the largest score, in units
+    of T, or None. On the support p^{α−1} = (α−1)(x − τ)/T, so that
+
+        max_p ⟨x, p⟩ + T·H_α(p) = τ + T/(α−1) + T·(Σ p^α − 1)/α.
     """
 
     tau: Array
@@ -33,9 +40,9 @@ def solve(
     m: int,
     with_height: bool,
 ) -> Threshold:
-    """The threshold for α = 1 + 1/m, m = 1 or 2: p = (s/ω)ᵐ with s = max(c·x − c·peak − τ, 0), ω = c·mT and Σp = 1.
+    """The threshold at which Σp = 1.
 
-    A level maps lanes, a function of scores, to their sums over the scores of the level, in one pass.
+    A level is a function: it gives the sums of lanes over its scores, in one pass.
     """
     omega, above = units(peak, temperature, m)
 
@@ -59,7 +66,10 @@ def solve(
 
 
 def _power_sum(on: Array, sums: list[Array], delta: Array, m: int) -> Array:
-    """Σ(s − δ)^{m+1} over the entries with s > 0, of which those with s < δ change it by less than δ^{m+1}."""
+    """Σ(s − δ)^{m+1} over the entries with s > 0.
+
+    Those with s < δ do not belong to it. They change it by less than δ^{m+1}.
+    """
     if m == 1:
         return sums[1] - delta * (2 * sums[0] - delta * on)
     return sums[2] - delta * (3 * sums[1] - delta * (3 * sums[0] - delta * on))
@@ -71,17 +81,18 @@ def choice(x: Array, peak: Array, temperature: Array, threshold: Threshold, m: i
     tau, delta, *_ = threshold
     s = above(x, tau)
     on = s > jnp.maximum(delta, 0)
-    # 0·s makes this a division for each entry, not a product with the rounded 1/ω: a choice of one entry is exactly 1. And
-    # 0·δ makes all of a slice nan whose sum is nan.
-    inside = jnp.where(on, s - delta, 0 * delta)
-    return (inside / (omega + 0 * inside)) ** m
+    # A slice whose sum is nan is nan throughout.
+    inside = jnp.where(on, s - delta, sharding.zeros_or_nan(delta))
+    # A division for each entry, and no product with a rounded 1/ω: so one entry alone gets 1.
+    return (inside / sharding.computed_anew(omega, inside)) ** m
 
 
 def units(peak: Array, temperature: Array, m: int) -> tuple[Array, Callable[[Array, Array], Array]]:
     """ω, and (x, τ) ↦ c·x − c·peak − τ.
 
-    c is a power of two near 16/(mT): nothing is rounded and nothing overflows. T = 0 is taken as half the resolution of the
-    peak, where only entries equal to it stay, and so is T where the peak is +inf.
+    c is a power of two near 16/(mT): nothing is rounded and nothing overflows. T = 0 is taken as
+    half the resolution of the peak, where only entries equal to the peak stay. A peak of +inf is
+    treated as T = 0.
     """
     dtype = jnp.finfo(peak.dtype)
     largest, tiny, eps = float(dtype.max), float(dtype.tiny), float(dtype.eps)
@@ -92,23 +103,26 @@ def units(peak: Array, temperature: Array, m: int) -> tuple[Array, Callable[[Arr
     c, omega = 1 / unit, sixteenth / unit * 16
     top, highest = top * c, largest * c
 
-    def above(level, tau):
-        # 0·τ, so that the compiler does not take c·x out of the loop over τ: to write it costs more than to compute it again.
-        x = level * (c + 0 * tau)
+    def above(x, tau):
+        # To compute c·x in each pass costs less than to write it once and read it.
+        x = x * sharding.computed_anew(c, tau)
         return jnp.minimum(x, highest) - top - tau
 
     return omega, above
 
 
 def _support_step(sums: list[Array], omega: Array, m: int, passes: Array) -> tuple[Array, Array]:
-    """The step δ of τ that makes Σsᵐ equal to ωᵐ on the support as it is, and the error of Σp after it.
+    """The step δ of τ that makes Σsᵐ equal to ωᵐ on the support as it is, and the error after it.
 
-    Given are the number of entries above τ, Σs and for m = 2 Σs². An entry that the step makes leave changes the sum by less
-    than δᵐ. For m = 1 the step is Newton's and never passes the solution. For m = 2 it may, and the next one leads back; if
-    that goes on, Newton's step on the convex norm √Σs² takes over.
+    The sums are the number of entries above τ, Σs, and for m = 2 Σs². The error is that of Σp: an
+    entry that leaves the support by the step changes Σsᵐ by less than δᵐ.
 
-    That ends: each step of Newton on a convex function F divides F·F' by 4 at least, from n at most for the norm and n² for
-    the sum, and F' ≥ 1, F > ε/4 as long as it goes on. So there are at most 22 + log₂ n passes in float32.
+    For m = 1 the step is Newton's, and never passes the solution. For m = 2 it may pass it, and the
+    next one leads back. If that goes on, Newton's step on the convex norm √Σs² takes over.
+
+    The steps end. Each step of Newton on a convex function F divides F·F' by 4 at least. It starts
+    at most at n for the norm and n² for the sum, and F' ≥ 1, F > ε/4 as long as it goes on. So
+    there are at most 22 + log₂ n passes in float32.
     """
     on, total, *square = sums
     if m == 1:

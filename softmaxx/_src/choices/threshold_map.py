@@ -61,21 +61,18 @@ def threshold_map(phi: Callable[[Array], Array]) -> Callable[..., Array]:
         checks.arguments.at_least("threshold_map", "total", total, 0)
         return _jitted_map(scores, where, total, temperature, phi, axes)
 
-    choose.__doc__ = f"p = φ((scores − τ)/T) with Σp = total, φ = {getattr(phi, '__name__', phi)}; see `threshold_map`."
+    name = getattr(phi, "__name__", phi)
+    choose.__doc__ = f"p = φ((scores − τ)/T) with Σp = total, φ = {name}; see `threshold_map`."
     return choose
 
 
 @partial(jax.jit, static_argnums=(4, 5))
 def _jitted_map(scores, where, total, temperature, phi, axes):
-    total, temperature = (
-        dtypes.in_dtype_and_rank_of(total, scores),
-        dtypes.in_dtype_and_rank_of(temperature, scores),
-    )
-    x = masks.masked(scores, where).astype(dtypes.working_dtype(scores.dtype))
-    checks.functions.closes_over_nothing(
-        "threshold_map", "phi", phi, x, remedy="and pass a slope as temperature=1/slope"
-    )
-    return _map(x, total, temperature, phi, axes).astype(scores.dtype)
+    numbers = [dtypes.in_dtype_and_rank_of(one, scores) for one in (total, temperature)]
+    x = dtypes.working(masks.masked(scores, where))
+    remedy = "and pass a slope as temperature=1/slope"
+    checks.functions.closes_over_nothing("threshold_map", "phi", phi, x, remedy=remedy)
+    return _map(x, *numbers, phi, axes).astype(scores.dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
@@ -89,12 +86,13 @@ def _map_jvp(phi, axes, primals, tangents):
     return _value_and_slope(t, phi)[0], _linear(phi, axes, t, primals[2], *tangents)
 
 
-@partial(
-    jax.checkpoint, static_argnums=(0, 1), prevent_cse=False
-)  # the only residual of the size of the scores is t
+# Of the size of the scores only t is kept for the backward pass.
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _linear(phi, axes, t, temperature, dx, dtotal, dtemperature):
     w = _value_and_slope(t, phi)[1]
-    return rules.rank_one_tangent(w, _way(w, t, temperature, dx, dtemperature), axes, dtotal)
+    return rules.rank_one_tangent(
+        w, _moved_by_scores(w, t, temperature, dx, dtemperature), axes, dtotal
+    )
 
 
 def _value_and_slope(t, phi):
@@ -105,8 +103,8 @@ def _value_and_slope(t, phi):
     return jnp.where(entries, value, 0), jnp.where(entries, slope, 0)
 
 
-def _way(w, t, temperature, dx, dtemperature):
-    """v = (dx − t·dT)/T, by which t moves while τ stays."""
+def _moved_by_scores(w, t, temperature, dx, dtemperature):
+    """v = (dx − t·dT)/T: t moves by it while τ stays."""
     rate = jnp.where(temperature > 0, 1 / jnp.where(temperature > 0, temperature, 1), 0)
     return jnp.where(w == 0, 0, (dx - jnp.where(w == 0, 0, t) * dtemperature) * rate)
 
@@ -117,42 +115,38 @@ def _points(x, total, temperature, phi, axes):
     temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
     total = jnp.where(total >= 0, total, jnp.nan)
 
-    def bracket(lowest, excess):
-        """Ends moved out in growing steps until Σφ is above the total at the lower one and below it at the upper one."""
-
-        def grown(direction, end):
-            def short(end):
-                return (direction * excess(end)[0] > 0) & (
-                    abs(end) < jnp.sqrt(jnp.finfo(end.dtype).max)
-                )
-
-            return lax.while_loop(
-                lambda state: jnp.any(state[1]),
-                lambda state: (
-                    ends := jnp.where(state[1], 4 * state[0] + direction, state[0]),
-                    short(ends),
-                ),
-                (end, short(end)),
-            )[0]
-
-        return grown(-1, lowest - 1), grown(1, sharding.full_keeping_sharding(1, lowest))
-
+    value_and_slope = partial(_value_and_slope, phi=phi)
     t, entries = engine.solve_in_bracket(
-        sharding.computed_once(x),
-        total,
-        temperature,
-        partial(_value_and_slope, phi=phi),
-        bracket,
-        axes,
+        sharding.computed_once(x), total, temperature, value_and_slope, _bracket, axes
     )
     return jnp.where(entries, t, -jnp.inf)
 
 
+def _bracket(lowest: Array, excess: Callable) -> tuple[Array, Array]:
+    """Two numbers: Σφ is above the total at the lower one, and below it at the upper one."""
+    one = sharding.full_keeping_sharding(1, lowest)
+    return _moved_out(lowest - 1, -1, excess), _moved_out(one, 1, excess)
+
+
+def _moved_out(end: Array, direction: int, excess: Callable) -> Array:
+    """The end, moved in growing steps until Σφ − total has the other sign."""
+
+    def falls_short(end):
+        return (direction * excess(end)[0] > 0) & (abs(end) < jnp.sqrt(jnp.finfo(end.dtype).max))
+
+    def step(state):
+        end, short = state
+        end = jnp.where(short, 4 * end + direction, end)
+        return end, falls_short(end)
+
+    return lax.while_loop(lambda state: jnp.any(state[1]), step, (end, falls_short(end)))[0]
+
+
 @_points.defjvp
 def _points_jvp(phi, axes, primals, tangents):
-    # Σφ(t) = k with t = (x − τ)/T, so that t' = v − τ' with Σ w·t' = dk for w = φ'(t).
+    # Σφ(t) = total with t = (x − τ)/T. So t' = v − τ', where Σ w·t' = dtotal for w = φ'(t).
     dx, dtotal, dtemperature = tangents
     t = _points(*primals, phi, axes)
     w = _value_and_slope(t, phi)[1]
-    v = _way(w, t, primals[2], dx, dtemperature)
+    v = _moved_by_scores(w, t, primals[2], dx, dtemperature)
     return t, jnp.where(w == 0, 0, v - rules.threshold_tangent(w, v, axes, dtotal))

@@ -1,4 +1,10 @@
-"""Sums of several arrays in one pass, local on every shard."""
+"""Sums of several arrays in one pass over them, without moving a shard between devices.
+
+Only a variadic reduction reads several arrays in one pass. Over a sharded axis it makes the
+compiler gather that axis; a plain sum does not. So an axis is cut into `[shards, block, rest]`:
+the variadic reduction runs inside of the blocks, which lie on one device, and plain sums do the
+rest.
+"""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -11,38 +17,37 @@ from softmaxx._src.core import sharding
 from softmaxx._src.core.types import Array
 
 BLOCK = 8  # longest block, the fastest by measurement on CPU
-LONG_BLOCK = 16  # where each entry costs a few additions and products; with more XLA gives up and is ten times slower
+# The same where an entry costs a few additions and products. Beyond it XLA is ten times slower.
+LONG_BLOCK = 16
 _WHOLE_OF_MANY = 32  # shorter slices are summed fastest without blocks
 _WHOLE = 129 if jax.__version_info__ >= (0, 12) else 32  # the same for up to three arrays
 
 
 def sums(values: Sequence[Array], axes: tuple[int, ...], block: int = BLOCK) -> list[Array]:
-    """The sums of several arrays in one pass over them: variadic reductions inside blocks, then plain sums over the blocks.
-
-    Only a variadic reduction reads several operands at once, only a plain sum stays local on a sharded axis.
-    """
+    """The sum of each array over the axes, which are kept with length 1."""
     axis = longest_axis(values[0], axes)
     whole = _WHOLE_OF_MANY if len(values) > 3 else _WHOLE
     short = values[0].shape[axis] < whole and sharding.shard_count(values[0], axis) == 1
-    pieces = zip(
-        *(in_blocks(value, axis, whole if short else block) for value in values), strict=True
-    )
-    totals = [
-        _sums_of_blocks(piece, axis) if piece[0].ndim > values[0].ndim else list(piece)
-        for piece in pieces
-    ]
-    summed = [[part.sum(axes, keepdims=True) for part in parts] for parts in totals]
-    return [reduce(jnp.add, parts) for parts in zip(*summed, strict=True)]
+    longest = whole if short else block
+    pieces = zip(*(in_blocks(value, axis, longest) for value in values), strict=True)
+    totals = []
+    for piece in pieces:
+        is_cut = piece[0].ndim > values[0].ndim
+        parts = _sums_of_blocks(piece, axis) if is_cut else piece
+        totals.append([part.sum(axes, keepdims=True) for part in parts])
+    return [reduce(jnp.add, parts) for parts in zip(*totals, strict=True)]
 
 
 def _sums_of_blocks(values: tuple[Array, ...], axis: int) -> list[Array]:
-    """Σ over the blocks and the rest of [shards, block, rest]; on several devices XLA adds long sums one by one, inexactly."""
+    """The sum of each array `[shards, block, rest]` over block and rest.
+
+    On several devices XLA adds long plain sums one by one, and that is inexact. So there the rest
+    is cut into blocks again.
+    """
     shards, block = values[0].shape[axis : axis + 2]
     zeros = (jnp.zeros((), values[0].dtype),) * len(values)
     while block > 1:
-        values = lax.reduce(
-            values, zeros, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), (axis + 1,)
-        )
+        values = lax.reduce(values, zeros, _add_all, (axis + 1,))
         rest = values[0].shape[axis + 1]
         block = largest_divisor(rest, BLOCK) if shards > 1 else 1
         cut = (*values[0].shape[: axis + 1], block, rest // block, *values[0].shape[axis + 2 :])
@@ -50,23 +55,24 @@ def _sums_of_blocks(values: tuple[Array, ...], axis: int) -> list[Array]:
     return [value.sum(axis + 1) for value in values]
 
 
+def _add_all(a: Sequence[Array], b: Sequence[Array]) -> tuple[Array, ...]:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
 def longest_axis(x: Array, axes: tuple[int, ...]) -> int:
     return max(axes, key=lambda axis: x.shape[axis])
 
 
 def in_blocks(x: Array, axis: int, longest: int) -> list[Array]:
-    """x with the axis cut into [shards, block, rest], entries of one block lying apart, and what fits in no block.
+    """x with the axis cut into `[shards, block, rest]`, and the entries that fit in no block.
 
-    Where a block could cross the boundary of two shards it is x as it is: then every reduction over it must be a plain one.
+    The entries of a block lie apart. Where a block would cross the boundary of two shards, x stays
+    as it is; then every reduction over it must be a plain one.
     """
     n, shards = x.shape[axis], sharding.shard_count(x, axis)
-    block = (
-        min(longest, n)
-        if shards == 1
-        else largest_divisor(n // shards, longest)
-        if n % shards == 0
-        else 1
-    )
+    block = min(longest, n)
+    if shards > 1:
+        block = largest_divisor(n // shards, longest) if n % shards == 0 else 1
     if block == 1:
         return [x]
     fit = n - n % block if shards == 1 else n
@@ -80,5 +86,5 @@ def largest_divisor(n: int, largest: int) -> int:
 
 
 def merged(x: Array, axis: int) -> Array:
-    """x with two neighbouring axes as one."""
+    """x with this axis and the next as one."""
     return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])

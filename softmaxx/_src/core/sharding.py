@@ -1,4 +1,8 @@
-"""Arrays that keep the sharding of another, and what the compiler may not do with them."""
+"""Arrays that keep the sharding of another, and what the compiler may not do with them.
+
+A loop, a rule or a `shard_map` wants arrays that are spread over the devices alike.
+`jnp.zeros_like` and scalars do not say how they are spread. The helpers here do.
+"""
 
 import math
 
@@ -11,37 +15,62 @@ from softmaxx._src.core.types import Array
 
 
 def computed_once(x: Array) -> Array:
-    """x computed once: fused into several consumers it may be rounded differently in each, and `x == x.max()` fail."""
+    """x, computed once for all its consumers.
+
+    Fused into several consumers it may be rounded differently in each, and `x == x.max()` fails.
+    """
     if jax.__version_info__ >= (0, 12):
         return lax.optimization_barrier(x)
-    # Before jax 0.12 XLA drops the barrier on CPU ahead of fusion. It cannot drop a loop that it cannot prove to be empty.
+    # Before jax 0.12 XLA drops the barrier on CPU ahead of fusion. It cannot drop a loop that it
+    # cannot prove to be empty.
     never = lax.rng_uniform(0.0, 1.0, ()) > 2
     return lax.while_loop(lambda state: state[0], lambda state: (False, -state[1]), (never, x))[1]
 
 
+def computed_anew(value: Array, each: Array) -> Array:
+    """The value, which the compiler computes anew for `each`: it takes it out of no loop over it.
+
+    Nan and infinity in `each` make the value nan.
+    """
+    return value + 0 * each
+
+
 def full_keeping_sharding(value: float, like: Array) -> Array:
-    """A constant of the shape, sharding and manual axes of `like`: a loop has to keep them, `full_like` and scalars forget."""
+    """A constant of the shape, the sharding and the manual axes of `like`."""
     return (like != like).astype(like.dtype) * 0 + value
 
 
 def zeros_keeping_sharding(like: Array) -> Array:
-    """Zeros with the sharding and manual axes of `like`, that the compiler removes."""
+    """Zeros of the shape, the sharding and the manual axes of `like`; the compiler removes them."""
     return ((like != like) & False).astype(like.dtype)
 
 
+def zeros_or_nan(like: Array) -> Array:
+    """0, and nan where `like` is nan or infinite."""
+    return 0 * like
+
+
 def loop_start(tau: Array) -> tuple[Array, Array]:
-    """True and 0, both made from τ: `vmap` over an axis of an explicit mesh takes no carry that is not mapped (jax 0.12)."""
-    go = jnp.any(tau == tau)
-    return go, go.astype(int) * 0
+    """True and 0, for a loop to go on by and to count with.
+
+    They are made from τ: `vmap` over an axis of an explicit mesh takes no carry that is not mapped
+    (jax 0.12).
+    """
+    goes_on = jnp.any(tau == tau)
+    return goes_on, goes_on.astype(int) * 0
 
 
 def is_local(x: Array) -> bool:
-    """All of x is on one device for certain."""
+    """Whether all of x is on one device for certain."""
     return jax.typeof(x).sharding.mesh.empty and jax.device_count() == 1
 
 
 def shard_count(x: Array, axis: int) -> int:
-    """Into how many shards the axis is divided, or may be: under `jit` an automatic mesh does not tell."""
+    """Into how many shards the axis is divided at the most.
+
+    On an automatic mesh the type of x does not say how it is divided. Then every axis of the mesh
+    counts.
+    """
     sharding = jax.typeof(x).sharding
     if sharding.mesh.empty:
         return jax.device_count()
