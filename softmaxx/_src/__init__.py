@@ -1,1 +1,6 @@
-"""The library, room by room; private: use `import softmaxx as sx`."""
+"""The code behind `import softmaxx as sx`, room by room; private.
+
+A file imports from its own room and from lower floors, never sideways and never up:
+
+    core < oracles, choices, noise < order, smoothings, readouts, estimators < losses
+"""

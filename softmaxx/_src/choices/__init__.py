@@ -1,1 +1,1 @@
-"""Choices: scores → a point of the hull of the choice set, regularised."""
+"""Choices: scores [n] → weights [n], and the engine that finds their threshold."""

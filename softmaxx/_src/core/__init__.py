@@ -1,1 +1,1 @@
-"""What every room stands on: types, dtypes, masks, sharding, sums, rules and checks."""
+"""What every room stands on: types, dtypes, masks, sharding, sums, derivative rules, checks."""

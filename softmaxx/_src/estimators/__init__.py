@@ -1,1 +1,1 @@
-"""Estimators: the hard answer of an oracle, with another backward pass."""
+"""Estimators: scores [n] → a hard answer [n], with another function in the backward pass."""

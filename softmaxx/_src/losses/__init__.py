@@ -1,1 +1,1 @@
-"""Losses: scores and targets → one number for each choice."""
+"""Losses: scores and targets → a number for each choice."""

@@ -1,1 +1,1 @@
-"""Noises, the samplers that draw them, and expectations over them."""
+"""Noises, samplers of noise, and means over noise with their derivatives."""

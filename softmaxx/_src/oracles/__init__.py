@@ -1,1 +1,1 @@
-"""Oracles: scores → a vertex of the choice set, the hard answer."""
+"""Oracles: scores [n] → the hard answer [n], the vertex with the largest sum of scores."""

@@ -1,1 +1,1 @@
-"""Ranks with a gradient."""
+"""Order: scores [n] → ranks [n] with a gradient."""

@@ -1,1 +1,1 @@
-"""Readouts: scores → an index, coordinates, a spread."""
+"""Readouts: scores or weights [n] → an index, coordinates or a deviation []."""

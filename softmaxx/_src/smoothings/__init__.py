@@ -1,1 +1,1 @@
-"""Smoothings: the pair of a smoothed max and its gradient."""
+"""Smoothings: pairs of the smoothed max [] and its gradient, the soft answer [n]."""
