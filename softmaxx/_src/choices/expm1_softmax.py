@@ -20,33 +20,37 @@ def expm1_softmax(
     where: ArrayLike | None = None,
     temperature: Number = 1.0,
 ) -> Array:
-    r"""Computes expm1(z_i) / Σ expm1(z_j) with z = max(scores − background, 0)/T: a softmax without the weight of a background.
+    r"""Computes a softmax without the weight of a background: expm1(z_i) / Σ expm1(z_j).
 
-    In a softmax every entry of an empty background weighs exp(0) = 1, and thousands of them pull the expected position to the
-    middle of the map. Here they weigh 0. Read the position by `expected_index`, or pass this as the `choice` of `local_argmax`.
+    z = max(scores − background, 0)/T. In a softmax every entry of an empty background weighs
+    exp(0) = 1, and thousands of them pull the expected position to the middle of the map. Here they
+    weigh 0. Read the position by `expected_index`, or pass this as the `choice` of `local_argmax`.
 
     Args:
-      scores: real numbers `[..., n]`, a heatmap above its background; −inf is a masked entry, entries of +inf share the mass
-        equally.
-      background: the score of an empty place, a number or one for each choice, `[..., 1]`; it may be traced and
-        differentiated. In a map with noise take it three standard deviations above the mean of the noise.
+      scores: real numbers `[..., n]`, a heatmap above its background. −inf is a masked entry;
+        entries of +inf share the mass equally.
+      background: the score of an empty place, a number or one for each choice, `[..., 1]`. It may
+        be traced and differentiated. In a map with noise take it three standard deviations above
+        the mean of the noise.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated. T = 1/β.
+      where: booleans that broadcast to the scores. An entry with False gets 0 and passes no
+        derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated. T = 1/β.
 
     Returns:
-      The choice, of the scores' shape and dtype. It sums to 1; a slice with nothing above the background gives zeros, as a
-      fully masked one, and a slice with nan is nan.
+      The choice, of the scores' shape and dtype. It sums to 1. A slice with nothing above the
+      background gives zeros, and so does a fully masked one. A slice with nan is nan.
 
     Limits:
-      Scores at the background or below have weight and derivative exactly 0. T → ∞: proportional to scores − background, the
-      centre of mass. Large scores/T, or a background of −inf: softmax. T = 0: uniform over the largest entries, with zero
-      derivative.
+      Scores at the background or below have weight and derivative exactly 0. T → ∞: proportional
+      to scores − background, the centre of mass. Large scores/T, or a background of −inf: softmax.
+      T = 0: uniform over the largest entries, with zero derivative.
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
-        it is traced, the result is nan instead).
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a
+        negative temperature (a traced one gives nan instead).
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -56,8 +60,8 @@ def expm1_softmax(
       31.0 12.0
 
     Reference:
-      Gu, Yang and Yao, Removing the Bias of Integral Pose Regression, ICCV 2021: their corrected expectation is that of these
-      weights, without the difference of two large sums.
+      Gu, Yang and Yao, Removing the Bias of Integral Pose Regression, ICCV 2021. Their corrected
+      expectation is that of these weights; here no two large sums are subtracted.
     """
     scores, axes = checks.arguments.choice("expm1_softmax", scores, axis, where, temperature)
     checks.arguments.per_slice("expm1_softmax", "background", background, scores.shape, axes)

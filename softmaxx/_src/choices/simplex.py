@@ -11,26 +11,31 @@ from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
 def softmax(
     scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None, temperature: Number = 1.0
 ) -> Array:
-    r"""Maximises ⟨scores, p⟩ + T·H(p) over the simplex, H the Shannon entropy: p = exp(scores/T) / Σ exp(scores/T).
+    r"""Maximises ⟨scores, p⟩ + T·H(p) over the simplex, H the Shannon entropy: softmax(scores/T).
 
-    Every entry is positive; `sparsemax` and `entmax` have exact zeros.
+    p_i = exp(scores_i/T) / Σ exp(scores_j/T). Every entry is positive. `sparsemax` and `entmax`
+    have exact zeros.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      scores: real numbers `[..., n]`. −inf is a masked entry; entries of +inf share the mass.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      where: booleans that broadcast to the scores. An entry with False gets 0 and passes no
+        derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
 
     Returns:
-      The choice, of the scores' shape and dtype. It sums to 1; a fully masked slice gives zeros, a slice with nan is nan.
+      The choice, of the scores' shape and dtype. It sums to 1. A fully masked slice gives zeros, a
+      slice with nan is nan.
 
     Limits:
-      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞: uniform over all.
+      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞:
+      uniform over all.
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
-        it is traced, the result is nan instead).
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a
+        negative temperature (a traced one gives nan instead).
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -46,27 +51,31 @@ def softmax(
 def sparsemax(
     scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None, temperature: Number = 1.0
 ) -> Array:
-    r"""Maximises ⟨scores, p⟩ − T/2·‖p‖² over the simplex: the Euclidean projection of scores/T, p = max(scores/T − τ, 0).
+    r"""Maximises ⟨scores, p⟩ − T/2·‖p‖² over the simplex: the Euclidean projection of scores/T.
 
-    The threshold τ makes Σp = 1. Entries more than T below the largest are exactly 0, and so is the derivative to them.
+    p = max(scores/T − τ, 0), where the threshold τ makes Σp = 1. Entries more than T below the
+    largest are exactly 0, and so is the derivative to them.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      scores: real numbers `[..., n]`. −inf is a masked entry; entries of +inf share the mass.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      where: booleans that broadcast to the scores. An entry with False gets 0 and passes no
+        derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
 
     Returns:
-      The choice, of the scores' shape and dtype. It sums to 1; a fully masked slice gives zeros, a slice with nan is nan.
+      The choice, of the scores' shape and dtype. It sums to 1. A fully masked slice gives zeros, a
+      slice with nan is nan.
 
     Limits:
-      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞: uniform over all. An entry
-      on the boundary of the support counts as outside.
+      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞:
+      uniform over all. An entry on the boundary of the support counts as outside.
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
-        it is traced, the result is nan instead).
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a
+        negative temperature (a traced one gives nan instead).
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -87,31 +96,36 @@ def entmax(
     where: ArrayLike | None = None,
     temperature: Number = 1.0,
 ) -> Array:
-    r"""Maximises ⟨scores, p⟩ + T·H_α(p) over the simplex, H_α the Tsallis entropy: p = max((α−1)(scores/T − τ), 0)^{1/(α−1)}.
+    r"""Maximises ⟨scores, p⟩ + T·H_α(p) over the simplex, H_α the Tsallis entropy: α-entmax.
 
-    H_α(p) = Σ(p − p^α)/(α(α−1)), and the threshold τ makes Σp = 1. α = 1 is softmax, α = 2 sparsemax; the larger α is,
-    the fewer entries are positive. For α > 1 entries more than T/(α−1) below the largest are exactly 0.
+    p = max((α−1)(scores/T − τ), 0)^{1/(α−1)}, where the threshold τ makes Σp = 1, and
+    H_α(p) = Σ(p − p^α)/(α(α−1)). α = 1 is softmax, α = 2 sparsemax. The larger α is, the fewer
+    entries are positive. For α > 1 entries more than T/(α−1) below the largest are exactly 0.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
-      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`. It may be traced and differentiated, also at α = 1. The
-        Python numbers 1, 1.25, 4/3, 1.5 and 2 are compiled specially and need no logarithm.
+      scores: real numbers `[..., n]`. −inf is a masked entry; entries of +inf share the mass.
+      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated, also at α = 1. The Python numbers 1, 1.25, 4/3, 1.5 and 2 are compiled
+        specially and need no logarithm.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      where: booleans that broadcast to the scores. An entry with False gets 0 and passes no
+        derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
 
     Returns:
-      The choice, of the scores' shape and dtype. It sums to 1; a fully masked slice gives zeros, a slice with nan is nan.
+      The choice, of the scores' shape and dtype. It sums to 1. A fully masked slice gives zeros, a
+      slice with nan is nan.
 
     Limits:
-      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞: uniform over all. An entry
-      on the boundary of the support counts as outside. For α > 2 the slope at the boundary is infinite, and so the entries
-      near it are as inexact as the rounded scores.
+      Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞:
+      uniform over all. An entry on the boundary of the support counts as outside. For α > 2 the
+      slope at the boundary is infinite, and entries near it are as inexact as the rounded scores.
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature;
-        α < 1. Where they are traced, these give nan instead.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a
+        negative temperature; α < 1. Traced numbers out of range give nan instead.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -119,8 +133,8 @@ def entmax(
       [0.   0.25 0.25 0.25 0.25]
 
     Reference:
-      Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, ACL 2019; for ∂p/∂α Correia, Niculae and Martins,
-      Adaptively Sparse Transformers, EMNLP 2019.
+      Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, ACL 2019; for ∂p/∂α Correia,
+      Niculae and Martins, Adaptively Sparse Transformers, EMNLP 2019.
     """
     return choice("entmax", scores, alpha, axis, where, temperature)
 
@@ -133,7 +147,10 @@ def choice(function: str, scores, alpha, axis, where, temperature) -> Array:
 def checked(
     function: str, scores, alpha, axis, where, temperature
 ) -> tuple[Array, tuple[int, ...], Power]:
-    """Checks, in the name of `function`, what every choice on the simplex takes: the scores, axes and power to work with."""
+    """Checks what every choice on the simplex takes; gives the scores, the axes and the power.
+
+    Errors name the `function`.
+    """
     scores, axes = checks.arguments.choice(function, scores, axis, where, temperature)
     checks.arguments.per_slice(function, "alpha", alpha, scores.shape, axes)
     checks.arguments.at_least(function, "alpha", alpha, 1)

@@ -21,36 +21,43 @@ def soft_top_k(
     where: ArrayLike | None = None,
     temperature: Number = 1.0,
 ) -> Array:
-    r"""Maximises ⟨scores, p⟩ + T·H_α(p) over 0 ≤ p ≤ upper, Σp = k: p = min(max((α−1)(scores/T − τ), 0)^{1/(α−1)}, upper).
+    r"""Maximises ⟨scores, p⟩ + T·H_α(p) over 0 ≤ p ≤ upper, Σp = k: a soft top-k with a budget.
 
-    H_α(p) = Σ(p − p^α)/(α(α−1)) is the Tsallis entropy. α = 2 is the Euclidean projection onto the capped simplex, α = 1 is
-    min(exp(scores/T − τ), upper); with k = 1 they are csparsemax and csoftmax, and with k = 1 and upper = 1 `entmax`.
+    p = min(max((α−1)(scores/T − τ), 0)^{1/(α−1)}, upper), where the threshold τ makes Σp = k, and
+    H_α(p) = Σ(p − p^α)/(α(α−1)) is the Tsallis entropy. α = 2 is the Euclidean projection onto the
+    capped simplex, α = 1 is min(exp(scores/T − τ), upper). With k = 1 these two are csparsemax and
+    csoftmax. With k = 1 and upper = 1 the choice is `entmax`.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry.
-      k: the sum of the choice, 0 ≤ k ≤ Σ upper, an int, a float or one number for each choice, `[..., 1]`; it may be traced
-        and differentiated.
-      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
-      upper: the cap of each entry, at least 0, a number or an array that broadcasts to the scores; it may be traced and
+      scores: real numbers `[..., n]`. −inf is a masked entry.
+      k: the sum of the choice, 0 ≤ k ≤ Σ upper: an int, a float or one number for each choice,
+        `[..., 1]`. It may be traced and differentiated.
+      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`. It may be traced and
         differentiated.
+      upper: the cap of each entry, at least 0: a number or an array that broadcasts to the scores.
+        It may be traced and differentiated.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      where: booleans that broadcast to the scores. An entry with False gets 0 and passes no
+        derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
 
     Returns:
-      The choice, of the scores' shape and dtype. It sums to k, or to Σ upper over the entries that are not masked where that is
-      less; a slice with nan is nan.
+      The choice, of the scores' shape and dtype. It sums to k, or to Σ upper over the unmasked
+      entries where that is less. A slice with nan is nan.
 
     Limits:
-      Entries of +inf get their cap, or share k alike where that is too much. T = 0: the k largest at their cap, ties share
-      what is left. k = 0 gives zeros, k = Σ upper gives `upper`, and so does a traced k beyond it. Of the traced arguments a
-      negative temperature, k or upper, or α < 1, gives nan. An entry at 0 or at its cap has no derivative to its score; if
-      all are, the derivative is 0. For α > 2 see `entmax`; α is too large where float does not hold (k/n)^{α−1}.
+      Entries of +inf get their cap, or share k alike where the caps are too much. T = 0: the k
+      largest get their cap, ties share the rest. k = 0 gives zeros. k = Σ upper gives `upper`, and
+      so does a traced k beyond it. A traced temperature, k or upper that is negative gives nan, and
+      so does a traced α < 1. An entry at 0 or at its cap has no derivative to its score. If all
+      entries are there, the derivative is 0. For α > 2 see `entmax`; an α is too large where float
+      does not hold (k/n)^{α−1}.
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature, k or
-        upper; α < 1; a k that is known to exceed the sum of `upper`.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a
+        negative temperature, k or upper; α < 1; a known k that exceeds the sum of `upper`.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -58,8 +65,9 @@ def soft_top_k(
       [1.   0.75 0.25 0.  ]
 
     Reference:
-      Malaviya, Ferreira and Martins, Sparse and Constrained Attention for Neural Machine Translation, ACL 2018 (csparsemax);
-      Sander et al., Fast, Differentiable and Sparse Top-k: a Convex Analysis Perspective, ICML 2023.
+      Malaviya, Ferreira and Martins, Sparse and Constrained Attention for Neural Machine
+      Translation, ACL 2018 (csparsemax); Sander et al., Fast, Differentiable and Sparse Top-k: a
+      Convex Analysis Perspective, ICML 2023.
     """
     scores, axes, power = simplex.checked("soft_top_k", scores, alpha, axis, where, temperature)
     checks.arguments.budget("soft_top_k", k, upper, scores.shape, axes)

@@ -13,29 +13,31 @@ from softmaxx._src.core.types import Array
 
 
 def threshold_map(phi: Callable[[Array], Array]) -> Callable[..., Array]:
-    r"""Makes the choice p = φ((scores − τ)/T) whose threshold τ gives Σp = total, for any nondecreasing φ, such as a CDF.
+    r"""Makes the choice p = φ((scores − τ)/T), Σp = total, of any nondecreasing φ, such as a CDF.
 
-    The logistic CDF gives the Fermi–Dirac top-k, the Laplace CDF LapSum; see the example.
+    τ is the threshold that gives the total. The logistic CDF gives the Fermi–Dirac top-k, the
+    Laplace CDF gives LapSum; see the example.
 
     Args:
-      phi: an elementwise, nondecreasing JAX function that goes to 0 at −∞ and is positive at +∞; its slope comes from
-        `jax.jvp`. It is part of what is compiled: make the map once, and let phi close over no traced value. A learned
-        slope is `temperature`.
+      phi: an elementwise, nondecreasing JAX function. It goes to 0 at −∞ and is positive at +∞. Its
+        slope comes from `jax.jvp`. It is part of what is compiled: make the map once, and let phi
+        close over no traced value. A learned slope is `temperature`.
 
     Returns:
-      `map(scores, *, total=1.0, axis=-1, where=None, temperature=1.0)`, for scores `[..., n]`: the choice, of the scores'
-      shape and dtype. `total` is a number, or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      `map(scores, *, total=1.0, axis=-1, where=None, temperature=1.0)`, for scores `[..., n]`: the
+      choice, of the scores' shape and dtype. `total` is a number, or one for each choice,
+      `[..., 1]`. It may be traced and differentiated.
 
     Limits:
-      Masked entries and scores of −inf get 0; entries of +inf get φ(∞), or share the total alike where that is too much.
-      T = 0 is taken as a very small number. A total that φ cannot reach gives the φ of far below or above. Where φ is flat at
-      every entry the derivative is 0.
+      Masked entries and scores of −inf get 0. Entries of +inf get φ(∞), or share the total alike
+      where that is too much. T = 0 is taken as a very small number. A total that φ cannot reach
+      gives the φ of far below or above. Where φ is flat at every entry the derivative is 0.
 
     Raises:
-      TypeError: a phi that is not callable or has no hash, or closes over a traced value; from the map, scores that are not
-        real numbers.
-      ValueError: a phi that returns another shape or dtype, or does not go from 0 at −∞ to something positive; from the map,
-        what `softmax` raises, and a negative total.
+      TypeError: a phi that is not callable, has no hash, or closes over a traced value; from the
+        map, scores that are not real numbers.
+      ValueError: a phi that returns another shape or dtype, or does not go from 0 at −∞ to
+        something positive; from the map, what `softmax` raises, and a negative total.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
