@@ -63,8 +63,8 @@ def expm1_softmax(
       Gu, Yang and Yao, Removing the Bias of Integral Pose Regression, ICCV 2021. Their corrected
       expectation is that of these weights; here no two large sums are subtracted.
     """
-    scores, axes = checks.arguments.choice("expm1_softmax", scores, axis, where, temperature)
-    checks.arguments.per_slice("expm1_softmax", "background", background, scores.shape, axes)
+    scores, axes = checks.arguments.of_choice("expm1_softmax", scores, axis, where, temperature)
+    checks.arguments.one_for_each_choice("expm1_softmax", "background", background, scores.shape, axes)
     return _expm1_softmax(scores, where, background, temperature, axes)
 
 

@@ -151,8 +151,8 @@ def checked(
 
     Errors name the `function`.
     """
-    scores, axes = checks.arguments.choice(function, scores, axis, where, temperature)
-    checks.arguments.per_slice(function, "alpha", alpha, scores.shape, axes)
+    scores, axes = checks.arguments.of_choice(function, scores, axis, where, temperature)
+    checks.arguments.one_for_each_choice(function, "alpha", alpha, scores.shape, axes)
     checks.arguments.at_least(function, "alpha", alpha, 1)
     checks.arguments.finite(function, "alpha", alpha)
     return scores, axes, powers.power_of(alpha)

@@ -15,7 +15,7 @@ from softmaxx._src.core.types import Array
 
 def loss(function: str, scores, targets, alpha, axis, where, temperature) -> Array:
     scores, axes, power = simplex.checked(function, scores, alpha, axis, where, temperature)
-    targets, labels = checks.targets.targets(function, targets, scores.shape, axes)
+    targets, labels = checks.targets.labels_or_distributions(function, targets, scores.shape, axes)
     lost = _of_labels_jitted if labels else _of_distribution_jitted
     return lost(scores, targets, where, alpha, temperature, power, axes)
 

@@ -70,7 +70,7 @@ def soft_top_k(
       Convex Analysis Perspective, ICML 2023.
     """
     scores, axes, power = simplex.checked("soft_top_k", scores, alpha, axis, where, temperature)
-    checks.arguments.budget("soft_top_k", k, upper, scores.shape, axes)
+    checks.counts.budget("soft_top_k", k, upper, scores.shape, axes)
     return _jitted_top_k(scores, where, k, alpha, upper, temperature, power, axes)
 
 

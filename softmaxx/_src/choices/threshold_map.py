@@ -58,8 +58,8 @@ def threshold_map(phi: Callable[[Array], Array]) -> Callable[..., Array]:
     checks.functions.rises_from_zero("threshold_map", "phi", phi)
 
     def choose(scores, *, total=1.0, axis=-1, where=None, temperature=1.0):
-        scores, axes = checks.arguments.choice("threshold_map", scores, axis, where, temperature)
-        checks.arguments.per_slice("threshold_map", "total", total, scores.shape, axes)
+        scores, axes = checks.arguments.of_choice("threshold_map", scores, axis, where, temperature)
+        checks.arguments.one_for_each_choice("threshold_map", "total", total, scores.shape, axes)
         checks.arguments.at_least("threshold_map", "total", total, 0)
         return _jitted_map(scores, where, total, temperature, phi, axes)
 

@@ -74,7 +74,7 @@ def adaptive_strength(
       AAAI 2023, section 3.
     """
     for name, value in (("target", target), ("step", step), ("decay", decay)):
-        checks.arguments.real("adaptive_strength", name, value)
+        checks.arguments.real_numbers("adaptive_strength", name, value)
         checks.arguments.at_least("adaptive_strength", name, value, 0)
     checks.estimators.below_one("adaptive_strength", "decay", decay)
 

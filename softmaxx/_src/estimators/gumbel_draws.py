@@ -10,8 +10,8 @@ from softmaxx._src.noise.noises import gumbel
 
 def checked(function: str, scores, key, axis, where, temperature) -> tuple:
     """Checks what every sample takes, and gives it back in the order of the cores."""
-    scores, axes = checks.arguments.choice(function, scores, axis, where, temperature)
-    return axes, scores, where, temperature, checks.oracles.random_key(function, key)
+    scores, axes = checks.arguments.of_choice(function, scores, axis, where, temperature)
+    return axes, scores, where, temperature, checks.noises.random_key(function, key)
 
 
 def noise(key: Key, x: Array) -> Array:

@@ -47,7 +47,7 @@ def gumbel_top_k(
       Kool, van Hoof and Welling, Stochastic Beams and Where to Find Them, ICML 2019.
     """
     axes, scores, where, _, key = gumbel_draws.checked("gumbel_top_k", scores, key, axis, where, 1)
-    checks.arguments.count_of_entries("gumbel_top_k", k, scores.shape, axes)
+    checks.counts.count_of_entries("gumbel_top_k", k, scores.shape, axes)
     return _gumbel_top_k(axes, scores, where, k, key)
 
 

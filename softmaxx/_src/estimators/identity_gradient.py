@@ -79,8 +79,8 @@ def identity_gradient(
     checks.functions.function(function, "projection", projection)
 
     def choose(scores: Tree, *args: Any) -> Tree:
-        theta, out = checks.estimators.instance(function, oracle, scores, args)
-        projected = checks.functions.shapes(function, "projection", projection, theta, (), {})
+        theta, out = checks.estimators.scores_and_answer(function, oracle, scores, args)
+        projected = checks.functions.shapes_of_result(function, "projection", projection, theta, (), {})
         checks.functions.floating(function, "projection", projected)
         checks.functions.same_shapes(function, "projection", projected, "the scores", theta)
         answer = oracle(lax.stop_gradient(theta), *args)

@@ -73,7 +73,7 @@ def implicit_mle(
     count = checks.noises.sample_count(function, num_samples)
     checks.noises.noise_or_function(function, noise)
     for one in jax.tree.leaves(sigma, is_leaf=lambda leaf: leaf is None):
-        checks.arguments.real(function, "sigma", one)
+        checks.arguments.real_numbers(function, "sigma", one)
         checks.arguments.at_least(function, "sigma", one, 0)
 
     def choose(scores: Tree, *args: Any, key: Key) -> Tree:
@@ -86,7 +86,7 @@ def implicit_mle(
             scores,
             sigmas,
             strength,
-            checks.oracles.random_key(function, key),
+            checks.noises.random_key(function, key),
             args,
         )
 
@@ -95,14 +95,14 @@ def implicit_mle(
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _implicit_mle(oracle, noise, count, scores, sigmas, strength, key, args):
-    theta, out = checks.estimators.instance("implicit_mle", oracle, scores, args)
+    theta, out = checks.estimators.scores_and_answer("implicit_mle", oracle, scores, args)
     leaves, tree = jax.tree.flatten(theta)
     sigma = tree.unflatten(
         [dtypes.in_dtype_and_rank_of(one, leaf) for one, leaf in zip(sigmas, leaves, strict=True)]
     )
     z = tree.unflatten(_draw(noise, count, key, leaves))
     answers = _answers(oracle, noise, theta, sigma, z, args)
-    checks.oracles.rows("implicit_mle", answers, out, count)
+    checks.oracles.one_answer_for_each_row("implicit_mle", answers, out, count)
     backward = partial(_by_target, oracle, noise)
     mean = jax.tree.map(lambda y: y.mean(0), answers)
     mean = rules.surrogate(backward, mean, (theta, sigma, z, answers, args, strength))
@@ -140,5 +140,5 @@ def _draw(noise: Noise | Draw, count: int, key: Key, theta: list[Array]) -> list
         if callable(noise)
         else noise.quantile(independent(key, shape, dtype))
     )
-    checks.noises.drawn_noise("implicit_mle", z, shape)
+    checks.noises.drawn_numbers("implicit_mle", z, shape)
     return trees.by_leaf(z, theta)

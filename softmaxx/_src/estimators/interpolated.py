@@ -54,7 +54,7 @@ def interpolated(
         checks.estimators.strength(function, strength)
 
     def choose(scores: Tree, *args: Any) -> Tree:
-        theta, out = checks.estimators.instance(function, oracle, scores, args)
+        theta, out = checks.estimators.scores_and_answer(function, oracle, scores, args)
         answer = oracle(lax.stop_gradient(theta), *args)
         return dtypes.in_dtypes_of(
             out, rules.surrogate(partial(_by_step, oracle), answer, (theta, answer, args, strength))

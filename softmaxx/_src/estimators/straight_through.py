@@ -55,7 +55,7 @@ def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Ca
         scores = checks.oracles.scores(function, scores)
         wanted, got = (
             checks.functions.floating(
-                function, name, checks.functions.shapes(function, name, of, scores, args, kwargs)
+                function, name, checks.functions.shapes_of_result(function, name, of, scores, args, kwargs)
             )
             for name, of in (("hard", hard), ("soft", soft))
         )

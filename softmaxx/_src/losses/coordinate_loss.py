@@ -60,7 +60,7 @@ def coordinate_loss(
     coordinates = checks.arguments.real_array(function, "coordinates", coordinates)
     targets = checks.arguments.real_array(function, "targets", targets)
     checks.heatmaps.same_points(function, coordinates.shape, targets.shape)
-    checks.arguments.mask(function, where, coordinates.shape[:-1], "the points'")
+    checks.arguments.where(function, where, coordinates.shape[:-1], "the points'")
     if penalty is not None:
         checks.functions.static_function(function, "penalty", penalty, "of the differences")
     return _coordinate_loss(coordinates, targets, where, penalty)

@@ -56,7 +56,7 @@ def gaussian_heatmap(
     centres = checks.arguments.real_array(function, "centres", centres)
     shape = checks.heatmaps.map_shape(function, shape, centres.shape)
     batch, axes = centres.shape[:-1], tuple(range(centres.ndim - 1, centres.ndim - 1 + len(shape)))
-    checks.arguments.mask(function, where, batch, "the points'")
+    checks.arguments.where(function, where, batch, "the points'")
     positions = checks.heatmaps.positions(function, positions, axes, axes, (*batch, *shape))
     deviations = checks.heatmaps.deviations(
         function, sigma, (*batch, 1), (len(batch),) * len(shape), zero=False

@@ -198,7 +198,7 @@ def _checked(function, choice, targets, sigma, axis, positions, where):
     axes = checks.arguments.axes_of(function, axis, choice.shape)
     positions = checks.heatmaps.positions(function, positions, axis, axes, choice.shape)
     batch = indices.batch_shape(choice.shape, axes)
-    checks.arguments.mask(function, where, batch, "the choices'")
+    checks.arguments.where(function, where, batch, "the choices'")
     if targets is not None:
         targets = checks.arguments.real_array(function, "targets", targets)
         checks.heatmaps.target_points(

@@ -68,7 +68,7 @@ def linear_entmax_loss(
         checks.arguments.real_array(function, "features", features),
         checks.arguments.real_array(function, "weights", weights),
     )
-    checks.targets.layer(function, features.shape, weights.shape)
+    checks.targets.linear_layer(function, features.shape, weights.shape)
     labels = checks.targets.labels(function, labels, features.shape[:-1])
     if not isinstance(alpha, int | float | np.generic):
         raise TypeError(
@@ -79,11 +79,11 @@ def linear_entmax_loss(
         raise ValueError(
             f"{function}: alpha={alpha}; pass 1, 1.5 or 2, or the scores to entmax_loss for any other."
         )
-    checks.arguments.per_slice(
+    checks.arguments.one_for_each_choice(
         function, "temperature", temperature, features.shape, (features.ndim - 1,)
     )
     checks.arguments.positive(function, "temperature", temperature)
-    block_size = checks.arguments.count(function, "block_size", block_size)
+    block_size = checks.counts.static_count(function, "block_size", block_size)
     scale = None if isinstance(temperature, int | float) and temperature == 1 else temperature
     return _loss(features, weights, labels, scale, power, min(block_size, weights.shape[1]))
 

@@ -100,7 +100,7 @@ def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
 
     def loss(scores: Tree, targets: Tree, *args: Any) -> Array:
         scores, targets, dtype = _working("spo_plus_loss", scores, targets)
-        out = checks.oracles.answer("spo_plus_loss", oracle, scores, args)
+        out = checks.oracles.shapes_of_answer("spo_plus_loss", oracle, scores, args)
         checks.oracles.like_scores("spo_plus_loss", out, scores)
         # A target of −inf is a choice that is not allowed.
         shifted = jax.tree.map(lambda x, t: jnp.where(t == -jnp.inf, t, 2 * x - t), scores, targets)
@@ -108,7 +108,7 @@ def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
             lambda *pair: jnp.stack(pair), lax.stop_gradient(shifted), lax.stop_gradient(targets)
         )
         answers = row_oracle.solve_rows(oracle, rows, args)
-        checks.oracles.rows("spo_plus_loss", answers, out, 2)
+        checks.oracles.one_answer_for_each_row("spo_plus_loss", answers, out, 2)
         # max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ = ⟨2θ − t, y(2θ − t) − y(t)⟩, and both answers are held (Danskin).
         return trees.inner(shifted, jax.tree.map(lambda y: y[0] - y[1], answers)).astype(dtype)
 

@@ -79,7 +79,7 @@ def groups_of_points(
     drawn = jax.vmap(
         lambda group: sampler.draw(jax.random.fold_in(key, group), (size, dimension), dtype)
     )(groups)
-    checks.noises.drawn("sampler.draw", drawn, (len(groups), size, dimension))
+    checks.noises.drawn_shape("sampler.draw", drawn, (len(groups), size, dimension))
     return drawn.reshape(-1, dimension)
 
 

@@ -113,11 +113,11 @@ def _noise_of(plan: Plan, key: Key, groups: Array, theta: list[Array]) -> list[A
     u = groups_of_points(
         plan.sampler, key, groups, plan.group_size, sum(leaf.size for leaf in theta), dtype
     )
-    checks.noises.closed("noise.quantile", plan.noise.quantile, u)
+    checks.noises.closes_over_nothing("noise.quantile", plan.noise.quantile, u)
     z = plan.noise.quantile(u)
-    checks.noises.closed("noise.score", plan.noise.score, z)
-    checks.noises.closed("noise.perturb", plan.noise.perturb, z, z, z)
-    checks.noises.drawn("noise.quantile", z, u.shape)
+    checks.noises.closes_over_nothing("noise.score", plan.noise.score, z)
+    checks.noises.closes_over_nothing("noise.perturb", plan.noise.perturb, z, z, z)
+    checks.noises.drawn_shape("noise.quantile", z, u.shape)
     z = sharding.computed_once(z)  # else its last steps run again for each use of it
     return trees.by_leaf(z, theta)
 

@@ -39,7 +39,7 @@ def best_grid_path(scores: ArrayLike) -> Array:
       Bellman, On a routing problem, 1958; as a layer: Vlastelica et al., ICLR 2020, and Berthet et al., NeurIPS 2020.
     """
     scores = checks.arguments.real_array("best_grid_path", "scores", scores)
-    checks.arguments.grid("best_grid_path", scores.shape)
+    checks.oracles.grid("best_grid_path", scores.shape)
     return _best_grid_path(scores)
 
 

@@ -41,7 +41,7 @@ def one_hot_argmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | Non
     """
     scores = checks.arguments.real_array("one_hot_argmax", "scores", scores)
     axes = checks.arguments.axes_of("one_hot_argmax", axis, scores.shape)
-    checks.arguments.mask("one_hot_argmax", where, scores.shape)
+    checks.arguments.where("one_hot_argmax", where, scores.shape)
     return _one_hot_argmax(scores, where, axes)
 
 
@@ -87,8 +87,8 @@ def top_k_mask(
     """
     scores = checks.arguments.real_array("top_k_mask", "scores", scores)
     axes = checks.arguments.axes_of("top_k_mask", axis, scores.shape)
-    checks.arguments.mask("top_k_mask", where, scores.shape)
-    checks.arguments.count_of_entries("top_k_mask", k, scores.shape, axes)
+    checks.arguments.where("top_k_mask", where, scores.shape)
+    checks.counts.count_of_entries("top_k_mask", k, scores.shape, axes)
     return _top_k_mask(scores, where, k, axes)
 
 

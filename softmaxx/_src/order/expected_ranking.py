@@ -51,7 +51,7 @@ def expected_ranking(
     axis = checks.arguments.single_axis("expected_ranking", axis, scores.shape)
     checks.noises.noise("expected_ranking", noise)
     difference = checks.noises.known_difference("expected_ranking", noise, normal.perturb)
-    checks.arguments.per_slice("expected_ranking", "sigma", sigma, scores.shape, (axis,))
+    checks.arguments.one_for_each_choice("expected_ranking", "sigma", sigma, scores.shape, (axis,))
     checks.arguments.at_least("expected_ranking", "sigma", sigma, 0)
     return _expected_ranking(scores, sigma, difference, axis)
 

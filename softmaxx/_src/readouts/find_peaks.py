@@ -114,14 +114,14 @@ def find_peaks(
       Neubeck and Van Gool, Efficient Non-Maximum Suppression, ICPR 2006, for the maxima; `local_argmax` for the positions.
     """
     function = "find_peaks"
-    scores, axes = checks.arguments.choice(function, scores, axis, where, temperature)
-    count = checks.arguments.count(function, "count", count)
+    scores, axes = checks.arguments.of_choice(function, scores, axis, where, temperature)
+    count = checks.counts.static_count(function, "count", count)
     window = checks.heatmaps.radii(function, "window", window, len(axes))
     min_distance = checks.heatmaps.radii(function, "min_distance", min_distance, len(axes))
     checks.heatmaps.any_distance(function, min_distance)
-    checks.arguments.per_slice(function, "threshold", threshold, scores.shape, axes)
+    checks.arguments.one_for_each_choice(function, "threshold", threshold, scores.shape, axes)
     positions = checks.heatmaps.positions(function, positions, axis, axes, scores.shape)
-    checks.heatmaps.choice(function, choice)
+    checks.functions.choice(function, choice)
     static = (count, window, min_distance, choice, axes, isinstance(axis, tuple))
     return _find_peaks(static, scores, where, temperature, threshold, positions)
 

@@ -74,10 +74,10 @@ def local_argmax(
       around the peak.
     """
     function = "local_argmax"
-    scores, axes = checks.arguments.choice(function, scores, axis, where, temperature)
+    scores, axes = checks.arguments.of_choice(function, scores, axis, where, temperature)
     window = checks.heatmaps.radii(function, "window", window, len(axes))
     positions = checks.heatmaps.positions(function, positions, axis, axes, scores.shape)
-    checks.heatmaps.choice(function, choice)
+    checks.functions.choice(function, choice)
     if weight is not None:
         checks.functions.static_function(
             function, "weight", weight, "of the distances along an axis"

@@ -65,12 +65,12 @@ def perturbed_argmax(
     function = "perturbed_argmax"
     scores = checks.arguments.real_array(function, "scores", scores)
     axes = checks.arguments.axes_of(function, axis, scores.shape)
-    checks.arguments.mask(function, where, scores.shape)
+    checks.arguments.where(function, where, scores.shape)
     checks.noises.noise(function, noise)
     plan = Plan(noise, independent, checks.noises.sample_count(function, num_samples), axes=axes)
-    checks.arguments.per_slice(function, "sigma", sigma, scores.shape, axes)
+    checks.arguments.one_for_each_choice(function, "sigma", sigma, scores.shape, axes)
     checks.arguments.at_least(function, "sigma", sigma, 0)
-    key = checks.oracles.random_key(function, key)
+    key = checks.noises.random_key(function, key)
     positions = checks.heatmaps.positions(function, positions, axis, axes, scores.shape)
     return _perturbed_argmax(plan, isinstance(axis, tuple), scores, where, sigma, key, positions)
 

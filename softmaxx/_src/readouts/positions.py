@@ -33,8 +33,8 @@ def pixel_positions(n: int, *, origin: float = 0.0) -> Array:
     Reference:
       Heckbert, What Are the Coordinates of a Pixel?, Graphics Gems, 1990.
     """
-    checks.arguments.real("pixel_positions", "origin", origin)
-    return jnp.arange(checks.arguments.count("pixel_positions", "n", n), dtype=float) + origin
+    checks.arguments.real_numbers("pixel_positions", "origin", origin)
+    return jnp.arange(checks.counts.static_count("pixel_positions", "n", n), dtype=float) + origin
 
 
 def unit_positions(
@@ -77,7 +77,7 @@ def unit_positions(
     Reference:
       Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018 (the default).
     """
-    n = checks.arguments.count("unit_positions", "n", n)
+    n = checks.counts.static_count("unit_positions", "n", n)
     first, last = checks.heatmaps.ends("unit_positions", interval)
     # In whole numbers, and by NumPy: XLA would multiply by the reciprocal of the width and round twice.
     corners = align_corners and n > 1

@@ -86,14 +86,14 @@ def perturbed(
     count = checks.noises.sample_count("perturbed", num_samples)
     size = checks.noises.group_size("perturbed", sampler, count)
     for one in jax.tree.leaves(sigma, is_leaf=lambda leaf: leaf is None):
-        checks.arguments.real("perturbed", "sigma", one)
+        checks.arguments.real_numbers("perturbed", "sigma", one)
         checks.arguments.at_least("perturbed", "sigma", one, 0)
-    checks.noises.noise_everywhere("perturbed", sigma)
+    checks.noises.zero_for_all_or_none("perturbed", sigma)
     plan = Plan(
         noise,
         sampler,
         count,
-        checks.noises.batch("perturbed", batch_size, size, count),
+        checks.noises.batch_size("perturbed", batch_size, size, count),
         bool(baseline),
     )
     smooth = _Perturbed(oracle, plan, sigma)
@@ -167,7 +167,7 @@ class _Perturbed:
     def _checked(self, scores: Tree, key: Key) -> tuple[Tree, tuple, Key]:
         scores = checks.oracles.scores("perturbed", scores)
         sigmas = checks.oracles.one_for_each_leaf("perturbed", "sigma", self.sigma, scores)
-        return scores, sigmas, checks.oracles.random_key("perturbed", key)
+        return scores, sigmas, checks.noises.random_key("perturbed", key)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -258,7 +258,7 @@ def _value_error(
 
 def _problem(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, args: tuple) -> tuple:
     """The leaves of the scores and their σ in the working dtype, how to solve rows of noise, and what one answer looks like."""
-    out = checks.oracles.answer("perturbed", oracle, scores, args)
+    out = checks.oracles.shapes_of_answer("perturbed", oracle, scores, args)
     leaves, tree = jax.tree.flatten(scores)
     sigma = [
         dtypes.in_dtype_and_rank_of(one, leaf) for one, leaf in zip(sigmas, leaves, strict=True)
@@ -268,7 +268,7 @@ def _problem(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, args: tupl
     def solve(leaves):
         u = [score_function.perturbed_scores(plan.noise, *leaf) for leaf in leaves]
         y = row_oracle.solve_rows(oracle, tree.unflatten(u), args)
-        checks.oracles.rows("perturbed", y, out, len(u[0]))
+        checks.oracles.one_answer_for_each_row("perturbed", y, out, len(u[0]))
         return u, jax.tree.map(dtypes.working, y)
 
     return theta, sigma, solve, out

@@ -73,9 +73,9 @@ class _Regularized:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _regularized_value(argmax, penalty, scores, args, kwargs):
-    out = checks.functions.shapes("regularized", "argmax", argmax, scores, args, kwargs)
+    out = checks.functions.shapes_of_result("regularized", "argmax", argmax, scores, args, kwargs)
     checks.oracles.like_scores("regularized", out, scores, "argmax", "⟨scores, p⟩ less the penalty")
-    omega = checks.functions.shapes("regularized", "penalty", penalty, out, args, kwargs)
+    omega = checks.functions.shapes_of_result("regularized", "penalty", penalty, out, args, kwargs)
     checks.functions.scalar("regularized", "penalty", omega)
     dtype = dtypes.widest_dtype([leaf.dtype for leaf in jax.tree.leaves(scores)])
     return _held_value(argmax, penalty, scores, args, kwargs).astype(dtype)

@@ -103,7 +103,7 @@ def tsallis(alpha: Number, *, axis: Axis = -1) -> SmoothMax:
       Tsallis, Possible generalization of Boltzmann-Gibbs statistics, 1988; Blondel, Martins and Niculae, Learning with
       Fenchel-Young Losses, JMLR 2020, section 4.3.
     """
-    checks.arguments.real("tsallis", "alpha", alpha)
+    checks.arguments.real_numbers("tsallis", "alpha", alpha)
     checks.arguments.at_least("tsallis", "alpha", alpha, 1)
     checks.arguments.finite("tsallis", "alpha", alpha)
     return _Tsallis("tsallis", alpha, axis).pair()

@@ -1,4 +1,4 @@
-"""What can be wrong with functions that are passed: what they are, what they take, what they return."""
+"""What can be wrong with functions that a user passes, and with what they return."""
 
 import inspect
 from collections.abc import Callable
@@ -17,9 +17,16 @@ def function(name: str, argument: str, value: Any, takes: str = "of the scores")
 
 
 def static_function(name: str, argument: str, value: Any, takes: str = "of the scores") -> None:
-    """The value may be called, and be a static argument of jit."""
+    """The value can be called, and can be a static argument of jit."""
     function(name, argument, value, takes)
     hashable(name, argument, value)
+
+
+def choice(name: str, value: Any) -> None:
+    """The value is a function that can be called as `softmax` can."""
+    takes = "(scores, *, axis, where, temperature), such as softmaxx.sparsemax"
+    static_function(name, "choice", value, takes)
+    accepts(name, "choice", value, takes, "scores", axis=(), where=None, temperature=1.0)
 
 
 def hashable(function: str, argument: str, value: Any) -> None:
@@ -35,7 +42,7 @@ def hashable(function: str, argument: str, value: Any) -> None:
 def accepts(
     function: str, argument: str, fn: Callable, takes: str, *args: Any, **kwargs: Any
 ) -> None:
-    """The function may be called like this, as far as its signature is known."""
+    """The function can be called with these arguments, if Python knows its signature."""
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):
@@ -62,12 +69,13 @@ def elementwise(function: str, argument: str, value: Any, t: Array) -> None:
             else f"a {type(value).__name__}"
         )
         raise ValueError(
-            f"{function}: {argument} returned {got} for {t.dtype}{list(t.shape)}; return numbers of that shape and dtype."
+            f"{function}: {argument} returned {got} for {t.dtype}{list(t.shape)}; return numbers "
+            "of that shape and dtype."
         )
 
 
 def rises_from_zero(function: str, argument: str, phi: Any) -> None:
-    """The function goes from 0 at −∞ to something positive at +∞."""
+    """φ goes from 0 at −∞ to a positive number at +∞."""
     ends = jnp.array([-1e30, 1e30], jnp.float32)
     with jax.ensure_compile_time_eval():
         values = phi(ends)
@@ -77,32 +85,33 @@ def rises_from_zero(function: str, argument: str, phi: Any) -> None:
     low, high = (float(value) for value in values)
     if not (abs(low) < 1e-6 and high > 1e-6):
         raise ValueError(
-            f"{function}: {argument} goes from {low:g} at −∞ to {high:g} at +∞; pass a nondecreasing function that goes from 0 "
-            "to something positive, such as a CDF."
+            f"{function}: {argument} goes from {low:g} at −∞ to {high:g} at +∞; pass a "
+            "nondecreasing function that goes from 0 to something positive, such as a CDF."
         )
 
 
 def holds_traced(jaxpr: Any) -> bool:
-    """Whether the function that was traced to the jaxpr closes over a traced value."""
+    """Whether the function closes over a traced value. The jaxpr is what it was traced to."""
     return any(isinstance(const, Tracer) for const in jaxpr.consts)
 
 
 def closes_over_nothing(function: str, argument: str, fn: Any, *like: Array, remedy: str) -> None:
-    """The function closes over no traced value, through which derivatives would be lost without a word."""
+    """The function closes over no traced value: such a value would get no derivative."""
     _, hidden = jax.closure_convert(fn, *like)
     if hidden:
         raise TypeError(
-            f"{function}: {argument} closes over a traced value, which would get no derivative; make {argument} a function of "
-            f"its argument alone, {remedy}."
+            f"{function}: {argument} closes over a traced value, which would get no derivative; "
+            f"make {argument} a function of its argument alone, {remedy}."
         )
 
 
 def floating(function: str, argument: str, out: Any) -> Any:
-    """The function has returned floating arrays."""
+    """The function has returned floating-point arrays, one or a tree of them."""
     for leaf in jax.tree.leaves(out):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
-                f"{function}: {argument} returned {leaf.dtype}; return floating numbers, y.astype(scores.dtype)."
+                f"{function}: {argument} returned {leaf.dtype}; return floating numbers, "
+                "y.astype(scores.dtype)."
             )
     if not jax.tree.leaves(out):
         raise TypeError(
@@ -112,39 +121,43 @@ def floating(function: str, argument: str, out: Any) -> Any:
 
 
 def same_shapes(function: str, argument: str, out: Any, other: str, wanted: Any) -> None:
-    """The function has returned the shapes of something else, since the gradient of one is taken for that of the other."""
+    """The function has returned the wanted shapes, so that a gradient fits both."""
     got, shapes, same = compared(out, wanted)
     if not same:
         raise ValueError(
-            f"{function}: {argument} returned the shape {got}, that of {other} is {shapes}; return the same, a gradient is "
-            "passed from one to the other."
+            f"{function}: {argument} returned the shape {got}, that of {other} is {shapes}; return "
+            "the same, a gradient is passed from one to the other."
         )
 
 
 def compared(one: Any, other: Any) -> tuple[Any, Any, bool]:
-    """The shapes of two trees, and whether trees and shapes are the same."""
+    """The shapes of both trees, and whether the trees and all shapes are equal."""
     got, wanted = (jax.tree.map(jnp.shape, tree) for tree in (one, other))
     return got, wanted, jax.tree.structure(one) == jax.tree.structure(other) and got == wanted
 
 
-def shapes(
+def shapes_of_result(
     function: str, argument: str, called: Callable, first: Any, args: tuple, kwargs: dict
 ) -> Any:
-    """The shapes and dtypes that a function returns, found by tracing it; it closes over no traced value."""
+    """The shapes and dtypes of what a function returns, found by tracing it.
+
+    The function closes over no traced value.
+    """
     traced, out = jax.make_jaxpr(
         lambda one, args, kwargs: called(one, *args, **kwargs), return_shape=True
     )(first, args, kwargs)
     if holds_traced(traced):
         raise TypeError(
-            f"{function}: {argument} closes over a traced value, whose derivative would be lost; pass it as an argument after "
-            "the scores."
+            f"{function}: {argument} closes over a traced value, whose derivative would be lost; "
+            "pass it as an argument after the scores."
         )
     return out
 
 
 def scalar(function: str, argument: str, out: Any) -> None:
+    """The function has returned one number."""
     if jax.tree.map(jnp.shape, out) != ():
         raise ValueError(
-            f"{function}: {argument} returned the shape {jax.tree.map(jnp.shape, out)}; return one number, for a batch use "
-            "jax.vmap."
+            f"{function}: {argument} returned the shape {jax.tree.map(jnp.shape, out)}; return one "
+            "number, for a batch use jax.vmap."
         )

@@ -1,4 +1,4 @@
-"""What can be wrong with noises and samplers, and with what they draw."""
+"""What can be wrong with noises, samplers, random keys, and with what is drawn."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softmaxx._src.core.checks import arguments, functions
-from softmaxx._src.core.types import Tree
+from softmaxx._src.core.checks import arguments, counts, functions
+from softmaxx._src.core.types import Key, Tree
 
 
 def noise(function: str, value: Any) -> None:
-    """The noise holds functions, as `Noise` does."""
+    """The value has the functions of a `Noise`."""
     if not all(callable(getattr(value, name, None)) for name in ("quantile", "score", "perturb")):
         got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
         raise TypeError(
@@ -21,59 +21,68 @@ def noise(function: str, value: Any) -> None:
 
 
 def noise_or_function(function: str, value: Any) -> None:
-    """The noise holds functions, as `Noise` does, or is one that draws; it may be a static argument of jit."""
+    """The value is a `Noise`, or a function that draws. It can be a static argument of jit."""
     if not callable(value) and not all(
         callable(getattr(value, name, None)) for name in ("quantile", "perturb")
     ):
         got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
         raise TypeError(
-            f"{function}: noise is {got}; pass sx.gumbel, another sx.Noise, or a function (key, shape, dtype) as "
+            f"{function}: noise is {got}; pass sx.gumbel, another sx.Noise, or a function (key, "
+            "shape, dtype) as "
             "jax.random.normal."
         )
     functions.hashable(function, "noise", value)
 
 
 def known_difference(function: str, value: Any, add: Callable) -> Callable:
+    """The distribution function of Z − Z', which the noise has to know. It adds to the scores."""
     if value.perturb is not add:
         raise TypeError(
-            f"{function}: the noise does not add to the scores; estimate the ranks by sx.perturbed(sx.ranking)."
+            f"{function}: the noise does not add to the scores; estimate the ranks by "
+            "sx.perturbed(sx.ranking)."
         )
     if getattr(value, "difference", None) is None:
         raise TypeError(
-            f"{function}: the noise has no difference, the distribution function of Z − Z'; pass sx.normal, sx.gumbel or "
+            f"{function}: the noise has no difference, the distribution function of Z − Z'; pass "
+            "sx.normal, sx.gumbel or "
             "noise._replace(difference=...), or estimate the ranks by sx.perturbed(sx.ranking)."
         )
     return value.difference
 
 
-def noise_everywhere(function: str, sigma: Tree) -> None:
-    """σ, as far as it is known, is 0 for all scores or for none: to scores without noise there would be no derivative."""
+def zero_for_all_or_none(function: str, sigma: Tree) -> None:
+    """σ is 0 for all scores or for none. Scores without noise would get no derivative."""
     known = [np.asarray(one, np.float64) for one in jax.tree.leaves(sigma) if arguments.known(one)]
     if any((one == 0).any() for one in known) and any((one > 0).any() for one in known):
         raise ValueError(
-            f"{function}: sigma is 0 for some scores and positive for others; the derivative in scores without noise would be "
-            "lost: pass a small positive sigma for them, or the scores themselves as an argument of the oracle."
+            f"{function}: sigma is 0 for some scores and positive for others; the derivative in "
+            "scores without noise would be "
+            "lost: pass a small positive sigma for them, or the scores themselves as an argument "
+            "of the oracle."
         )
 
 
-def closed(argument: str, function: Callable, *like: Any) -> None:
-    """A part of a noise closes over no traced value, whose derivative would be lost."""
+def closes_over_nothing(argument: str, function: Callable, *like: Any) -> None:
+    """A function of a noise closes over no traced value: its derivative would be lost."""
     if functions.holds_traced(jax.make_jaxpr(function)(*like)):
         raise TypeError(
-            f"perturbed: {argument} closes over a traced value, whose derivative would be lost; scale the noise by sigma, "
+            f"perturbed: {argument} closes over a traced value, whose derivative would be lost; "
+            "scale the noise by sigma, "
             "which is differentiated."
         )
 
 
-def drawn(argument: str, value: Any, shape: tuple[int, ...]) -> None:
-    """A part of a noise or a sampler has returned the shape that it was asked for."""
+def drawn_shape(argument: str, value: Any, shape: tuple[int, ...]) -> None:
+    """A noise or a sampler has returned the shape that it was asked for."""
     if not isinstance(value, jax.Array) or value.shape != shape:
         raise ValueError(
-            f"perturbed: {argument} returned the shape {jnp.shape(value)}; return the shape asked for, {shape}."
+            f"perturbed: {argument} returned the shape {jnp.shape(value)}; return the shape asked "
+            f"for, {shape}."
         )
 
 
-def drawn_noise(function: str, value: Any, shape: tuple[int, ...]) -> None:
+def drawn_numbers(function: str, value: Any, shape: tuple[int, ...]) -> None:
+    """A noise has returned floating-point numbers in the shape that it was asked for."""
     if (
         not isinstance(value, jax.Array)
         or value.shape != shape
@@ -85,25 +94,28 @@ def drawn_noise(function: str, value: Any, shape: tuple[int, ...]) -> None:
             else f"a {type(value).__name__}"
         )
         raise ValueError(
-            f"{function}: noise returned {got}; return floating numbers of the shape asked for, {shape}."
+            f"{function}: noise returned {got}; return floating numbers of the shape asked for, "
+            f"{shape}."
         )
 
 
 def sampler(function: str, value: Any) -> None:
-    """The sampler holds functions, as `Sampler` does."""
+    """The value has the functions of a `Sampler`."""
     if not all(callable(getattr(value, name, None)) for name in ("draw", "group_size")):
         got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
         raise TypeError(
-            f"{function}: sampler is {got}; pass sx.independent, sx.sobol or sx.Sampler(draw, group_size)."
+            f"{function}: sampler is {got}; pass sx.independent, sx.sobol or sx.Sampler(draw, "
+            "group_size)."
         )
 
 
 def sample_count(function: str, num_samples: Any, argument: str = "num_samples") -> int:
-    return arguments.count(function, argument, num_samples, " draws nothing")
+    """The number of samples is a Python int of at least 1."""
+    return counts.static_count(function, argument, num_samples, " draws nothing")
 
 
 def group_size(function: str, sampler: Any, count: int) -> int:
-    """The rows of one of the sampler's groups, which divide the number of samples."""
+    """How many rows the sampler draws together. They divide the number of samples."""
     size = sampler.group_size(count)
     if not isinstance(size, int) or size < 1:
         raise ValueError(
@@ -113,33 +125,52 @@ def group_size(function: str, sampler: Any, count: int) -> int:
         fits = [n for n in range(1, 2 * count + 2) if n % max(1, sampler.group_size(n)) == 0]
         near = sorted(fits, key=lambda n: abs(n - count))[:2]
         raise ValueError(
-            f"{function}: {count} samples are no multiple of {size}, the rows that the sampler draws together; pass "
+            f"{function}: {count} samples are no multiple of {size}, the rows that the sampler "
+            "draws together; pass "
             f"num_samples={' or '.join(map(str, sorted(near)))}."
         )
     return size
 
 
-def batch(function: str, batch_size: Any, size: int, count: int) -> int | None:
-    """The batch holds whole groups of the sampler."""
-    if batch_size is None:
+def batch_size(function: str, value: Any, size: int, count: int) -> int | None:
+    """The batch size is None or a multiple of the sampler's group size."""
+    if value is None:
         return None
-    batch_size = sample_count(function, batch_size, "batch_size")
-    if batch_size % size:
-        smaller = 1 < batch_size < size and count % batch_size == 0
+    rows = sample_count(function, value, "batch_size")
+    if rows % size:
+        smaller = 1 < rows < size and count % rows == 0
         remedy = (
-            f", or smaller groups, sampler=sampler._replace(group_size=lambda n: {batch_size})"
+            f", or smaller groups, sampler=sampler._replace(group_size=lambda n: {rows})"
             if smaller
             else ""
         )
         raise ValueError(
-            f"{function}: batch_size={batch_size} splits the groups of {size} rows that the sampler draws; pass a multiple of "
+            f"{function}: batch_size={rows} splits the groups of {size} rows that the "
+            "sampler draws; pass a multiple of "
             f"{size}{remedy}."
         )
-    return batch_size
+    return rows
 
 
 def sobol_dimension(dimension: int, most: int) -> None:
+    """There are Sobol numbers for so many scores."""
     if dimension > most:
         raise ValueError(
-            f"sobol: an instance has {dimension} scores, and there are Sobol numbers for {most}; use sx.latin_hypercube."
+            f"sobol: an instance has {dimension} scores, and there are Sobol numbers for {most}; "
+            "use sx.latin_hypercube."
         )
+
+
+def random_key(function: str, key: Any) -> Key:
+    """One key of `jax.random.key`, or of the older `jax.random.PRNGKey`."""
+    remedy = "pass key=jax.random.key(seed), a new one for each call"
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(f"{function}: key is a {type(key).__name__}; {remedy}.")
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and key.dtype != jnp.uint32:
+        raise TypeError(f"{function}: key has dtype {key.dtype}, that is no key; {remedy}.")
+    if key.ndim != (0 if typed else 1):
+        raise ValueError(
+            f"{function}: key has shape {key.shape}; {remedy}, and for several use jax.vmap."
+        )
+    return jnp.asarray(key)

@@ -9,35 +9,39 @@ import numpy as np
 
 from softmaxx._src.core import dtypes
 from softmaxx._src.core.checks import arguments, functions, noises
-from softmaxx._src.core.types import Key, Tree
+from softmaxx._src.core.types import Tree
 
 
 def oracle(function: str, value: Any) -> None:
+    """The oracle is a function that can be a static argument of jit."""
     functions.static_function(function, "oracle", value, "(scores, *args) -> array")
 
 
-def answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
-    """The shapes and dtypes that the oracle answers with for one instance, found by tracing it."""
+def shapes_of_answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
+    """The shapes and dtypes of the oracle's answer for one instance, found by tracing it."""
     seen = jax.tree.map(dtypes.working, scores)
     try:
         traced, out = jax.make_jaxpr(oracle, return_shape=True)(seen, *args)
     except (jax.errors.JAXTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
         reason = str(error).split("\n")[0]
         raise TypeError(
-            f"{function}: oracle reads the values of its scores or arguments, or has an output whose shape depends on them, "
-            "which cannot be compiled; write it with jnp and fixed shapes, with settings by functools.partial, or wrap NumPy "
+            f"{function}: oracle reads the values of its scores or arguments, or has an output "
+            "whose shape depends on them, "
+            "which cannot be compiled; write it with jnp and fixed shapes, with settings by "
+            "functools.partial, or wrap NumPy "
             f"code by sx.host_oracle. JAX says: {reason}"
         ) from error
     if functions.holds_traced(traced):
         raise TypeError(
-            f"{function}: oracle closes over a traced value, whose derivative would be lost; pass it as an argument, "
+            f"{function}: oracle closes over a traced value, whose derivative would be lost; pass "
+            "it as an argument, "
             "after the scores, and write the oracle as (scores, data)."
         )
     return _in_dtype_of(functions.floating(function, "oracle", out), scores)
 
 
 def _in_dtype_of(out: Any, scores: Any) -> Any:
-    """The answers of half-precision scores are solved in float32, and given back in the dtype of the scores."""
+    """The answer in the dtype of the scores: half-precision scores are solved in float32."""
     wanted, answers = [leaf.dtype for leaf in jax.tree.leaves(scores)], jax.tree.leaves(out)
     if jax.tree.structure(out) != jax.tree.structure(scores):
         of_all = len(set(wanted)) == 1
@@ -66,28 +70,30 @@ def scores(function: str, value: Tree, argument: str = "scores") -> Tree:
 
 
 def scores_and_targets(function: str, value: Tree, targets: Tree) -> tuple[Tree, Tree]:
-    """Both as floating-point arrays or trees, and of the same shapes."""
+    """Both as floating-point arrays, or trees of them, of the same shapes."""
     value, targets = scores(function, value), scores(function, targets, "targets")
     got, wanted, same = functions.compared(targets, value)
     if not same:
         raise ValueError(
-            f"{function}: targets have the shape {got} for scores {wanted}; pass what an oracle answers."
+            f"{function}: targets have the shape {got} for scores {wanted}; pass what an oracle "
+            "answers."
         )
     return value, targets
 
 
 def one_for_each_leaf(function: str, argument: str, value: Tree, scores: Tree) -> tuple:
-    """The value for each array of the scores: one number or array for all, or a tree like that of the scores."""
+    """One value for each array of the scores, from one number or array for all, or from a tree."""
     leaves, tree = jax.tree.flatten(scores)
     single = jax.tree.structure(value) == jax.tree.structure(0)
     if not single and jax.tree.structure(value) != tree:
         raise ValueError(
-            f"{function}: {argument} is a tree {jax.tree.structure(value)}, that of the scores is {tree}; pass a number, an "
+            f"{function}: {argument} is a tree {jax.tree.structure(value)}, that of the scores is "
+            f"{tree}; pass a number, an "
             "array, or a tree like the scores'."
         )
     values = [value] * len(leaves) if single else jax.tree.leaves(value)
     for one, leaf in zip(values, leaves, strict=True):
-        arguments.per_entry(function, argument, one, leaf.shape)
+        arguments.one_for_each_entry(function, argument, one, leaf.shape)
     return tuple(values)
 
 
@@ -98,69 +104,71 @@ def like_scores(
     argument: str = "oracle",
     value: str = "the mean of ⟨scores, y⟩",
 ) -> None:
-    """The oracle answers with what the scores look like, so that ⟨scores, y⟩ is defined."""
+    """The answer has the shape of the scores, so that ⟨scores, y⟩ is defined."""
     got, wanted, same = functions.compared(out, scores)
     if not same:
         raise ValueError(
-            f"{function}: the value is {value}, but {argument} returned the shape {got} for scores {wanted}; "
+            f"{function}: the value is {value}, but {argument} returned the shape {got} for scores "
+            f"{wanted}; "
             "return the scores' shape, or use argmax alone."
         )
 
 
-def rows(function: str, answers: Any, out: Any, count: int) -> None:
-    """For `count` rows the oracle answered with as many of what it answers for one."""
+def one_answer_for_each_row(function: str, answers: Any, out: Any, count: int) -> None:
+    """For `count` rows the oracle has returned `count` times what it returns for one."""
     got = jax.tree.map(jnp.shape, answers)
     wanted = jax.tree.map(lambda leaf: (count, *leaf.shape), out)
     if got != wanted:
         raise ValueError(
-            f"{function}: oracle returned the shape {got} for {count} rows of scores, and {jax.tree.map(jnp.shape, out)} for "
+            f"{function}: oracle returned the shape {got} for {count} rows of scores, and "
+            f"{jax.tree.map(jnp.shape, out)} for "
             f"one; return one answer for each row, {wanted}."
         )
 
 
-def random_key(function: str, key: Any) -> Key:
-    """One key of `jax.random.key`, or of the older `jax.random.PRNGKey`."""
-    remedy = "pass key=jax.random.key(seed), a new one for each call"
-    if not isinstance(key, jax.Array | np.ndarray):
-        raise TypeError(f"{function}: key is a {type(key).__name__}; {remedy}.")
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed and key.dtype != jnp.uint32:
-        raise TypeError(f"{function}: key has dtype {key.dtype}, that is no key; {remedy}.")
-    if key.ndim != (0 if typed else 1):
+def grid(function: str, shape: tuple[int, ...]) -> None:
+    """The scores are a grid `[..., rows, columns]` of at least one cell."""
+    if len(shape) < 2 or 0 in shape[-2:]:
         raise ValueError(
-            f"{function}: key has shape {key.shape}; {remedy}, and for several use jax.vmap."
+            f"{function}: scores have shape {shape}; pass a grid of at least one cell, "
+            "[..., rows, columns]."
         )
-    return jnp.asarray(key)
 
 
 def host_function(fn: Any, workers: Any) -> int:
+    """`fn` is a function. Returns the number of workers."""
     functions.function("host_oracle", "fn", fn, "of NumPy arrays [rows, ...]")
     return noises.sample_count("host_oracle", workers, "workers")
 
 
 def host_answer(name: str, answer: Any, rows: Any, like: Any) -> None:
-    """The host function has returned floating numbers for each of the rows, in the shape of the scores and without nan."""
+    """The host function has returned floating-point arrays: for each row one like its scores."""
     if isinstance(like, jax.ShapeDtypeStruct) and not isinstance(answer, np.ndarray):
         kind = type(answer).__name__
         raise TypeError(
-            f"host_oracle: {name} returned a {kind}; return one NumPy array for all rows, np.stack(answers)."
+            f"host_oracle: {name} returned a {kind}; return one NumPy array for all rows, "
+            "np.stack(answers)."
         )
     if jax.tree.structure(answer) != jax.tree.structure(like):
         got = jax.tree.structure(answer)
         raise ValueError(
-            f"host_oracle: {name} returned a tree {got}; return one like the scores, {jax.tree.structure(like)}."
+            f"host_oracle: {name} returned a tree {got}; return one like the scores, "
+            f"{jax.tree.structure(like)}."
         )
     for y, x, wanted in zip(*map(jax.tree.leaves, (answer, rows, like)), strict=True):
         if not isinstance(y, np.ndarray):
             raise TypeError(
-                f"host_oracle: {name} returned a {type(y).__name__}; return a NumPy array of the scores' shape."
+                f"host_oracle: {name} returned a {type(y).__name__}; return a NumPy array of the "
+                "scores' shape."
             )
         if not jnp.issubdtype(y.dtype, jnp.floating):
             raise TypeError(
-                f"host_oracle: {name} returned {y.dtype}; return floating numbers, y.astype(scores.dtype)."
+                f"host_oracle: {name} returned {y.dtype}; return floating numbers, "
+                "y.astype(scores.dtype)."
             )
         if y.shape != (len(x), *wanted.shape):
             raise ValueError(
-                f"host_oracle: {name} returned the shape {y.shape} for {len(x)} rows of scores {wanted.shape}; return one "
+                f"host_oracle: {name} returned the shape {y.shape} for {len(x)} rows of scores "
+                f"{wanted.shape}; return one "
                 f"answer for each row, {(len(x), *wanted.shape)}."
             )

@@ -10,50 +10,58 @@ from softmaxx._src.core.checks import arguments
 from softmaxx._src.core.types import Array
 
 
-def targets(
+def labels_or_distributions(
     function: str, value: Any, shape: tuple[int, ...], axes: tuple[int, ...]
 ) -> tuple[Array, bool]:
-    """Integer labels, one for each choice, or distributions in the scores' shape; and whether they are labels."""
-    arguments.real(function, "targets", value)
+    """The targets as an array, and whether they are labels.
+
+    They are integer labels, one for each choice, or distributions in the scores' shape.
+    """
+    arguments.real_numbers(function, "targets", value)
     array = jnp.asarray(value)
     labels = indices.batch_shape(shape, axes)
     floating = jnp.issubdtype(array.dtype, jnp.floating)
     if array.dtype == np.bool_ or (not floating and array.shape == shape != labels):
         raise TypeError(
-            f"{function}: targets have dtype {array.dtype} and shape {array.shape}; pass integer labels of the shape {labels}, "
-            "or distributions as floating numbers, targets.astype(scores.dtype)."
+            f"{function}: targets have dtype {array.dtype} and shape {array.shape}; pass integer "
+            f"labels of the shape {labels}, or distributions as floating numbers, "
+            "targets.astype(scores.dtype)."
         )
     if array.shape != (shape if floating else labels):
         raise ValueError(
-            f"{function}: targets have dtype {array.dtype} and shape {array.shape} for scores {shape}; pass integer labels of "
-            f"the shape {labels}, or distributions, floating numbers of the shape {shape}."
+            f"{function}: targets have dtype {array.dtype} and shape {array.shape} for scores "
+            f"{shape}; pass integer labels of the shape {labels}, or distributions, floating "
+            f"numbers of the shape {shape}."
         )
     return (array, False) if floating else (_wide(array), True)
 
 
 def labels(function: str, value: Any, shape: tuple[int, ...]) -> Array:
-    arguments.real(function, "labels", value)
+    """Integer labels, one for each row of features."""
+    arguments.real_numbers(function, "labels", value)
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(
-            f"{function}: labels have dtype {array.dtype}; pass integers, one for each row of features."
+            f"{function}: labels have dtype {array.dtype}; pass integers, one for each row of "
+            "features."
         )
     if array.shape != shape:
         raise ValueError(
-            f"{function}: labels have shape {array.shape}; pass one for each row of features, {shape}."
+            f"{function}: labels have shape {array.shape}; pass one for each row of features, "
+            f"{shape}."
         )
     return _wide(array)
 
 
 def _wide(labels: Array) -> Array:
-    """Labels that any number of classes may be compared with."""
+    """The labels in at least 32 bits, so that they can be compared with any number of classes."""
     return labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
 
 
-def layer(function: str, features: tuple[int, ...], weights: tuple[int, ...]) -> None:
-    """The shapes of a linear layer: features [..., d] and weights [d, n]."""
+def linear_layer(function: str, features: tuple[int, ...], weights: tuple[int, ...]) -> None:
+    """The shapes fit a linear layer: features [..., d] and weights [d, n]."""
     if not features or len(weights) != 2 or features[-1] != weights[0] or 0 in weights:
         raise ValueError(
-            f"{function}: features have shape {features}, weights {weights}; pass features [..., d] and weights [d, n], an "
-            "embedding table [n, d] transposed."
+            f"{function}: features have shape {features}, weights {weights}; pass features [..., "
+            "d] and weights [d, n], an embedding table [n, d] transposed."
         )
