@@ -1,4 +1,4 @@
-"""Elementary functions whose derivatives are finite where they are used."""
+"""Elementary functions with finite derivatives: √x at 0, x·log x at 0, log x, (eʸ − 1)/y at 0."""
 
 import math
 
@@ -10,30 +10,31 @@ from softmaxx._src.core.types import Array
 
 
 def sqrt_with_zero_slope(square: Array) -> Array:
-    """√ with derivative 0 at 0, where it would be infinite."""
+    """√x. Its derivative at 0 is 0, and not infinite."""
     return jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
 
 
 def lift_rounding_to_zero(loss: Array) -> Array:
-    """The loss, what rounding has put below 0 as 0; its derivative stays as it is."""
+    """max(loss, 0), for a loss that only rounding puts below 0. The derivative is that of the loss."""
     return loss + lax.stop_gradient(jnp.maximum(-loss, 0))
 
 
 @jax.custom_jvp
 def x_log_x(x: Array) -> Array:
-    """x·log x, 0 with derivative 0 where x is not positive."""
+    """x·log x. Where x is not positive, value and derivative are 0."""
     return x * jnp.log(jnp.where(x > 0, x, 1))
 
 
 @x_log_x.defjvp
 def _x_log_x_jvp(primals, tangents):
-    # The rule of the product would divide by x² in second order, which overflows long before x does.
+    # JAX's own rule divides by x² in second order, and x² underflows long before x does.
     (x,), (dx,) = primals, tangents
     return x_log_x(x), dx * jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)) + 1, 0)
 
 
 @jax.custom_jvp
 def log(x: Array) -> Array:
+    """log x, with finite derivatives of every order for tiny x."""
     return jnp.log(x)
 
 
@@ -54,12 +55,12 @@ def _reciprocal_jvp(primals, tangents):
 
 
 def first_difference(y):
-    """(eʸ − 1)/y, 1 at 0."""
+    """(eʸ − 1)/y, and 1 at y = 0."""
     return _by_series(y, lambda y: jnp.expm1(y) / y, [1 / math.factorial(k + 1) for k in range(18)])
 
 
 def second_difference(y):
-    """(1 + (y − 1)eʸ)/y², ½ at 0."""
+    """(1 + (y − 1)eʸ)/y², and ½ at y = 0."""
     return _by_series(
         y,
         lambda y: (1 + (y - 1) * jnp.exp(y)) / y**2,
@@ -68,13 +69,14 @@ def second_difference(y):
 
 
 def _by_series(y, closed, coefficients):
-    """The closed form, and for |y| < 1, where it and its derivatives cancel, the Taylor series."""
+    """The Taylor series for |y| < 1, where the closed form loses digits, and the closed form beyond."""
     near = abs(y) < 1
     small, large = jnp.where(near, y, 0), jnp.where(near, -1, y)
     return jnp.where(near, polynomial(coefficients, small), closed(large))
 
 
 def polynomial(coefficients: list[float], y: Array) -> Array:
+    """Σ cₖ yᵏ by Horner's rule."""
     value = jnp.full_like(y, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         value = value * y + coefficient

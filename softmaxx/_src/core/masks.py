@@ -1,4 +1,4 @@
-"""Masked entries as −inf, and scores shifted by their largest."""
+"""The rule for a masked entry: its score becomes −inf. And scores less the largest of them."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -8,7 +8,7 @@ from softmaxx._src.core.types import Array
 
 
 def masked(scores: Array, where: Array | None) -> Array:
-    """The scores with −inf at masked entries, through which no derivative passes."""
+    """The scores with −inf at masked entries. No derivative passes through these."""
     if where is None:
         return scores
     where = jnp.asarray(where)
@@ -16,7 +16,10 @@ def masked(scores: Array, where: Array | None) -> Array:
 
 
 def shifted(scores: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
-    """The scores in the working dtype less their largest, which draws do not depend on, but their rounding does."""
+    """The scores in the working dtype, less the largest of each slice.
+
+    Draws do not depend on the shift, but the shift keeps their rounding small. +inf becomes 0.
+    """
     x = masked(dtypes.working(scores), where)
     peak = lax.stop_gradient(x.max(axes, keepdims=True))
     return jnp.where(x == jnp.inf, 0, x - jnp.where(peak == -jnp.inf, 0, peak))
