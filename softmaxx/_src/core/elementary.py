@@ -15,7 +15,7 @@ def sqrt_with_zero_slope(square: Array) -> Array:
 
 
 def lift_rounding_to_zero(loss: Array) -> Array:
-    """max(loss, 0), for a loss that only rounding puts below 0. The derivative is that of the loss."""
+    """max(loss, 0) with the derivative of the loss: only rounding puts a loss below 0."""
     return loss + lax.stop_gradient(jnp.maximum(-loss, 0))
 
 
@@ -69,7 +69,7 @@ def second_difference(y):
 
 
 def _by_series(y, closed, coefficients):
-    """The Taylor series for |y| < 1, where the closed form loses digits, and the closed form beyond."""
+    """The Taylor series for |y| < 1, where the closed form loses digits; else the closed form."""
     near = abs(y) < 1
     small, large = jnp.where(near, y, 0), jnp.where(near, -1, y)
     return jnp.where(near, polynomial(coefficients, small), closed(large))
