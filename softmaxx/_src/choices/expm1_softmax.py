@@ -48,9 +48,9 @@ def expm1_softmax(
       T = 0: uniform over the largest entries, with zero derivative.
 
     Raises:
-      TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a
-        negative temperature (a traced one gives nan instead).
+      TypeError: scores are not real numbers, or `where` is not boolean.
+      ValueError: an axis is out of range, repeated or empty; shapes do not broadcast; the
+        temperature is negative. A traced one gives nan instead.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -64,7 +64,9 @@ def expm1_softmax(
       expectation is that of these weights; here no two large sums are subtracted.
     """
     scores, axes = checks.arguments.of_choice("expm1_softmax", scores, axis, where, temperature)
-    checks.arguments.one_for_each_choice("expm1_softmax", "background", background, scores.shape, axes)
+    checks.arguments.one_for_each_choice(
+        "expm1_softmax", "background", background, scores.shape, axes
+    )
     return _expm1_softmax(scores, where, background, temperature, axes)
 
 

@@ -33,9 +33,9 @@ def softmax(
       uniform over all.
 
     Raises:
-      TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a
-        negative temperature (a traced one gives nan instead).
+      TypeError: scores are not real numbers, or `where` is not boolean.
+      ValueError: an axis is out of range, repeated or empty; shapes do not broadcast; the
+        temperature is negative. A traced one gives nan instead.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -73,9 +73,9 @@ def sparsemax(
       uniform over all. An entry on the boundary of the support counts as outside.
 
     Raises:
-      TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a
-        negative temperature (a traced one gives nan instead).
+      TypeError: scores are not real numbers, or `where` is not boolean.
+      ValueError: an axis is out of range, repeated or empty; shapes do not broadcast; the
+        temperature is negative. A traced one gives nan instead.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -123,9 +123,9 @@ def entmax(
       slope at the boundary is infinite, and entries near it are as inexact as the rounded scores.
 
     Raises:
-      TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a
-        negative temperature; α < 1. Traced numbers out of range give nan instead.
+      TypeError: scores are not real numbers, or `where` is not boolean.
+      ValueError: an axis is out of range, repeated or empty; shapes do not broadcast; the
+        temperature is negative; α < 1. Traced numbers out of range give nan instead.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx

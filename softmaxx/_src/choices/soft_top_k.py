@@ -25,7 +25,7 @@ def soft_top_k(
 
     p = min(max((α−1)(scores/T − τ), 0)^{1/(α−1)}, upper), where the threshold τ makes Σp = k, and
     H_α(p) = Σ(p − p^α)/(α(α−1)) is the Tsallis entropy. α = 2 is the Euclidean projection onto the
-    capped simplex, α = 1 is min(exp(scores/T − τ), upper). With k = 1 these two are csparsemax and
+    capped simplex. α = 1 is min(exp(scores/T − τ), upper). With k = 1 these two are csparsemax and
     csoftmax. With k = 1 and upper = 1 the choice is `entmax`.
 
     Args:
@@ -44,20 +44,20 @@ def soft_top_k(
 
     Returns:
       The choice, of the scores' shape and dtype. It sums to k, or to Σ upper over the unmasked
-      entries where that is less. A slice with nan is nan.
+      entries if that is less. A slice with nan is nan.
 
     Limits:
       Entries of +inf get their cap, or share k alike where the caps are too much. T = 0: the k
       largest get their cap, ties share the rest. k = 0 gives zeros. k = Σ upper gives `upper`, and
-      so does a traced k beyond it. A traced temperature, k or upper that is negative gives nan, and
-      so does a traced α < 1. An entry at 0 or at its cap has no derivative to its score. If all
+      so does a traced k beyond it. A negative traced temperature, k or upper gives nan, and so does
+      a traced α < 1. An entry at 0 or at its cap has no derivative to its score. If all
       entries are there, the derivative is 0. For α > 2 see `entmax`; an α is too large where float
       does not hold (k/n)^{α−1}.
 
     Raises:
-      TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a
-        negative temperature, k or upper; α < 1; a known k that exceeds the sum of `upper`.
+      TypeError: scores are not real numbers, or `where` is not boolean.
+      ValueError: an axis is out of range, repeated or empty; shapes do not broadcast; the
+        temperature, k or upper is negative; α < 1; a known k exceeds the sum of `upper`.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx

@@ -29,15 +29,15 @@ def threshold_map(phi: Callable[[Array], Array]) -> Callable[..., Array]:
       `[..., 1]`. It may be traced and differentiated.
 
     Limits:
-      Masked entries and scores of −inf get 0. Entries of +inf get φ(∞), or share the total alike
-      where that is too much. T = 0 is taken as a very small number. A total that φ cannot reach
+      Masked entries and scores of −inf get 0. Entries of +inf get φ(∞), or share the total equally
+      if that is too much. T = 0 is taken as a very small number. A total that φ cannot reach
       gives the φ of far below or above. Where φ is flat at every entry the derivative is 0.
 
     Raises:
-      TypeError: a phi that is not callable, has no hash, or closes over a traced value; from the
-        map, scores that are not real numbers.
-      ValueError: a phi that returns another shape or dtype, or does not go from 0 at −∞ to
-        something positive; from the map, what `softmax` raises, and a negative total.
+      TypeError: phi is not callable, has no hash, or closes over a traced value. From the map:
+        scores are not real numbers.
+      ValueError: phi returns another shape or dtype, or does not rise from 0 to a positive number.
+        From the map: what `softmax` raises; the total is negative.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
