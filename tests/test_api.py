@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import softmaxx as sx
-from softmaxx._src.estimators.identity_gradient import _centred_and_normalised
+from softmaxx._src.estimators.projection import centred_and_normalised
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -128,7 +128,7 @@ def test_the_signatures_are_those_of_the_contract():
         "tsallis": {"axis": -1},
         "regularized": {},
         "straight_through": {},
-        "identity_gradient": {"projection": _centred_and_normalised},
+        "identity_gradient": {"projection": centred_and_normalised},
         "interpolated": {"strength": empty},
         "implicit_mle": {"strength": empty, "num_samples": 1, "noise": sx.gumbel, "sigma": 1.0},
         "sum_of_gamma": {"terms": 10},

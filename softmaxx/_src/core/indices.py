@@ -1,4 +1,4 @@
-"""Where an entry stands: positions along axes and in row-major order."""
+"""Where an entry stands: its index along an axis, or in row-major order of several axes."""
 
 import math
 
@@ -9,12 +9,12 @@ from softmaxx._src.core.types import Array
 
 
 def on_axis(values: Array, axis: int, rank: int) -> Array:
-    """The values of an axis with 1 along all others."""
+    """A vector along this axis of an array of that rank, with length 1 along the others."""
     return lax.expand_dims(values, [other for other in range(rank) if other != axis])
 
 
 def row_major_index(x: Array, axes: tuple[int, ...]) -> Array:
-    """The position of each entry in its slice, in row-major order of the axes as listed; it broadcasts to x."""
+    """The index of each entry in its slice, in row-major order of the axes as listed; it broadcasts to x."""
     index, count = jnp.zeros((1,) * x.ndim, int), 1
     for axis in reversed(axes):
         index = index + count * on_axis(jnp.arange(x.shape[axis]), axis, x.ndim)
@@ -23,13 +23,12 @@ def row_major_index(x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def first_argmax(x: Array, axes: tuple[int, ...]) -> Array:
-    """The position of the first of the largest entries of each slice, in row-major order of the axes as listed."""
+    """The index of the first of the largest entries of each slice, in row-major order of the axes as listed."""
     largest = x == x.max(axes, keepdims=True)
-    return jnp.where(
-        largest, row_major_index(x, axes), math.prod(x.shape[axis] for axis in axes)
-    ).min(axes, keepdims=True)
+    beyond = math.prod(x.shape[axis] for axis in axes)
+    return jnp.where(largest, row_major_index(x, axes), beyond).min(axes, keepdims=True)
 
 
 def batch_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of what there is one of for each choice."""
+    """The shape without the axes of the choice: one number for each choice."""
     return tuple(n for i, n in enumerate(shape) if i not in axes)

@@ -1,4 +1,4 @@
-"""Inner products, norms and parts of trees of arrays."""
+"""Trees of arrays: inner products, norms, and rows of samples cut into the leaves."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def sum_of_products(one: Tree, other: Tree, dtype: jnp.dtype) -> Array:
 
 
 def inner(scores: Tree, targets: Tree) -> Array:
-    """⟨scores, targets⟩, where a score of −inf that is not chosen counts 0."""
+    """⟨scores, targets⟩. A score of −inf or +inf with target 0 counts 0."""
 
     def product(x, y):
         return (jnp.where((y == 0) & jnp.isinf(x), 0, x) * y.astype(x.dtype)).sum()
@@ -26,7 +26,7 @@ def inner(scores: Tree, targets: Tree) -> Array:
 
 
 def by_leaf(z: Array, theta: list[Array]) -> list[Array]:
-    """A matrix with a row for each sample, cut into what belongs to each leaf."""
+    """A matrix with a row for each sample, cut into one array `[rows, *shape]` for each leaf."""
     parts = jnp.split(z, np.cumsum([leaf.size for leaf in theta])[:-1], axis=1)
     return [
         part.reshape(-1, *leaf.shape).astype(leaf.dtype)
@@ -35,6 +35,7 @@ def by_leaf(z: Array, theta: list[Array]) -> list[Array]:
 
 
 def norm(tree: Tree) -> Array:
+    """The Euclidean norm of all leaves together."""
     leaves = jax.tree.leaves(tree)
     leaves = [x.astype(dtypes.widest_dtype([x.dtype for x in leaves])) for x in leaves]
     largest = largest_of([abs(x) for x in leaves])

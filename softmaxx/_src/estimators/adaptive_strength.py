@@ -1,14 +1,13 @@
-"""How far interpolated answers step: the strength λ, and a rule that adapts it."""
+"""A rule that adapts the strength λ of `interpolated` and `implicit_mle` from step to step."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from softmaxx._src.core import checks, trees
-from softmaxx._src.core.types import Array, Number, Tree
+from softmaxx._src.core import checks
+from softmaxx._src.core.types import Array, Tree
 
 
 class AdaptiveStrengthState(NamedTuple):
@@ -84,41 +83,11 @@ def adaptive_strength(
     def update(gradient: Tree, state: AdaptiveStrengthState) -> AdaptiveStrengthState:
         instances = checks.estimators.batch_of_gradients("adaptive_strength", gradient)
         counts = jnp.stack([jnp.count_nonzero(leaf) for leaf in jax.tree.leaves(gradient)])
-        nonzero = (
-            decay * state.nonzero
-            + (1 - decay) * counts.sum().astype(state.nonzero.dtype) / instances
-        )
+        nonzero = counts.sum().astype(state.nonzero.dtype)
+        nonzero = decay * state.nonzero + (1 - decay) * nonzero / instances
         strength = jnp.maximum(state.strength + jnp.where(nonzero < target, step, -step), 0)
         return AdaptiveStrengthState(
             strength.astype(state.strength.dtype), nonzero.astype(state.nonzero.dtype)
         )
 
     return AdaptiveStrength(init, update)
-
-
-def step(strength: Number | AdaptiveStrengthState, theta: Tree, g: Tree) -> tuple[Array, Tree]:
-    """λ, and the scores θ − λg, of which infinite ones stay."""
-    g = jax.tree.map(lambda x, g: jnp.where(jnp.isinf(x), 0, g.astype(x.dtype)), theta, g)
-    if isinstance(strength, AdaptiveStrengthState):
-        length, reach = (
-            trees.norm(g),
-            trees.norm(jax.tree.map(lambda x: jnp.where(jnp.isinf(x), 0, x), theta)),
-        )
-        ratio = strength.strength.astype(reach.dtype) * reach / jnp.where(length == 0, 1, length)
-        size = jnp.where(length == 0, 0, jnp.minimum(ratio, jnp.finfo(ratio.dtype).max))
-    else:
-        size = jnp.asarray(strength)
-    size = jnp.where(size < 0, jnp.nan, size)
-    return size, lax.stop_gradient(
-        jax.tree.map(lambda x, g: x - size.astype(x.dtype) * g, theta, g)
-    )
-
-
-def slope(size: Array, theta: Tree, answer: Tree, moved: Tree) -> Tree:
-    """(y − y')/λ in the dtypes of θ, 0 for λ = 0."""
-
-    def quotient(x, y, other):
-        over = jnp.where(size == 0, 1, size).astype(x.dtype)
-        return jnp.where(size == 0, 0, (y.astype(x.dtype) - other.astype(x.dtype)) / over)
-
-    return jax.tree.map(quotient, theta, answer, moved)

@@ -1,27 +1,45 @@
-"""The Gumbel noise that all samples of a softmax share, and the check of their arguments."""
+"""What all samples of a softmax share: their checked arguments, and the Gumbel noise."""
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from softmaxx._src.core import checks, sharding
-from softmaxx._src.core.types import Array, Key
+from softmaxx._src.core import checks, dtypes, masks, sharding
+from softmaxx._src.core.types import Array, Key, Number
 from softmaxx._src.noise import samplers
 from softmaxx._src.noise.noises import gumbel
 
 
-def checked(function: str, scores, key, axis, where, temperature) -> tuple:
-    """Checks what every sample takes, and gives it back in the order of the cores."""
+class Arguments(NamedTuple):
+    """What a sample is drawn from. The axes stand apart, since they are static."""
+
+    scores: Array
+    where: Array | None
+    temperature: Number
+    key: Key
+
+
+def checked(function: str, scores, key, axis, where, temperature) -> tuple[Arguments, tuple]:
+    """The arguments that every sample takes, checked, and the axes of the choice."""
     scores, axes = checks.arguments.of_choice(function, scores, axis, where, temperature)
-    return axes, scores, where, temperature, checks.noises.random_key(function, key)
+    key = checks.noises.random_key(function, key)
+    return Arguments(scores, where, temperature, key), axes
+
+
+def noisy(arguments: Arguments, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """The scores less their largest, the same with Gumbel noise added, and T: in the working dtype."""
+    x = masks.shifted(arguments.scores, arguments.where, axes)
+    temperature = dtypes.in_dtype_and_rank_of(arguments.temperature, x)
+    return x, x + noise(arguments.key, x), temperature
 
 
 def noise(key: Key, x: Array) -> Array:
-    """Gumbel noise for each entry, the same for the same key."""
+    """Gumbel noise for each entry. The same key gives the same noise, in every function."""
     return draws(key, jnp.arange(1), x)[0]
 
 
 def draws(key: Key, numbers: Array, x: Array) -> Array:
-    """Gumbel noise of x's shape for each of the numbers: independent, also of each other; number 0 is `_noise`."""
-    u = samplers.groups_of_points(
-        samplers.independent, key, numbers, 1, max(1, x.size), x.dtype
-    )  # x may be an empty batch
+    """Gumbel noise of x's shape for each of the numbers, all independent. Number 0 is `noise`."""
+    size = max(1, x.size)  # x may be an empty batch
+    u = samplers.groups_of_points(samplers.independent, key, numbers, 1, size, x.dtype)
     return sharding.computed_once(gumbel.quantile(u[:, : x.size]).reshape(numbers.size, *x.shape))

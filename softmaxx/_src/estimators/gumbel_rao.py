@@ -5,9 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from softmaxx._src.core import checks, dtypes, masks
+from softmaxx._src.core import attached, checks
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
 from softmaxx._src.estimators import gumbel_draws, gumbel_softmax
+from softmaxx._src.estimators.gumbel_draws import Arguments
 from softmaxx._src.oracles import vertices
 
 
@@ -59,49 +60,34 @@ def gumbel_rao(
     Reference:
       Paulus, Maddison and Krause, Rao-Blackwellizing the Straight-Through Gumbel-Softmax Gradient Estimator, ICLR 2021.
     """
-    axes, *arguments = gumbel_draws.checked("gumbel_rao", scores, key, axis, where, temperature)
-    return _gumbel_rao(checks.noises.sample_count("gumbel_rao", num_samples), axes, *arguments)
+    arguments, axes = gumbel_draws.checked("gumbel_rao", scores, key, axis, where, temperature)
+    count = checks.noises.sample_count("gumbel_rao", num_samples)
+    return _gumbel_rao(arguments, axes, count)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _gumbel_rao(count, axes, scores, where, temperature, key):
-    x = masks.shifted(scores, where, axes)
-    drawn = vertices.one_hot_argmax(x + gumbel_draws.noise(key, x), axis=axes)
-    return dtypes.in_dtypes_of(
-        scores, _averaged(count, axes, x, dtypes.in_dtype_and_rank_of(temperature, x), drawn, key)
-    )
+@partial(jax.jit, static_argnames=("axes", "count"))
+def _gumbel_rao(arguments: Arguments, axes: tuple[int, ...], count: int) -> Array:
+    x, u, temperature = gumbel_draws.noisy(arguments, axes)
+    drawn = vertices.one_hot_argmax(u, axis=axes)
+    operands = x, temperature, drawn, arguments.key
+    drawn = attached.with_backward(partial(_by_mean_of_relaxed, axes, count), drawn, operands)
+    return drawn.astype(arguments.scores.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _averaged(
-    count: int, axes: tuple[int, ...], x: Array, temperature: Array, drawn: Array, key: Key
-) -> Array:
-    return drawn
+def _by_mean_of_relaxed(axes: tuple[int, ...], count: int, operands: tuple, g: Array) -> tuple:
+    x, temperature, drawn, key = operands
+    axes = tuple(axis + 1 for axis in axes)  # samples lead
+    z = gumbel_draws.draws(key, 1 + jnp.arange(count), x)
+    u = _conditioned(x[None], drawn[None] == 1, z, axes)
+    g = jnp.broadcast_to(g[None] / count, u.shape)
+    slopes, by_temperature = gumbel_softmax.by_relaxed(axes, (u, temperature[None]), g)
+    return slopes.sum(0), by_temperature[0], None, None
 
 
-def _averaged_fwd(count, axes, x, temperature, drawn, key):
-    return _averaged(count, axes, x, temperature, drawn, key), (x, temperature, drawn, key)
-
-
-def _averaged_bwd(count, axes, residuals, g):
-    x, temperature, drawn, key = residuals
-    axes = tuple(axis + 1 for axis in axes)
-    u = _conditioned(
-        x[None], drawn[None] == 1, gumbel_draws.draws(key, 1 + jnp.arange(count), x), axes
-    )
-    slope, by_temperature = gumbel_softmax.pullback_of_softmax(axes, u, temperature[None])(
-        jnp.broadcast_to(g[None] / count, u.shape)
-    )
-    return slope.sum(0), by_temperature[0], None, None
-
-
-def _conditioned(x, chosen, z, axes):
-    # Given that i is drawn, its perturbed score is the max, log Z + z_i whatever i is (Z = Σ exp x), and the others are Gumbel
-    # variables truncated there: −log(exp(−(x_j + z_j)) + exp(−max)). Paulus et al. write it with exponentials, exp(−z).
-    top = jnp.where(chosen, jax.nn.logsumexp(x, axes, keepdims=True) + z, 0).sum(
-        axes, keepdims=True
-    )
-    return jnp.where(chosen, top, -jnp.logaddexp(-(x + z), -top))
-
-
-_averaged.defvjp(_averaged_fwd, _averaged_bwd)
+def _conditioned(x: Array, chosen: Array, z: Array, axes: tuple[int, ...]) -> Array:
+    """x + Gumbel noise, given that its largest entry is the chosen one."""
+    # The largest perturbed score is log Z + z_i, whatever i is (Z = Σ exp x), and the others are Gumbel variables truncated
+    # there: −log(exp(−(x_j + z_j)) + exp(−max)). Paulus et al. write it with exponentials, exp(−z).
+    log_z = jax.nn.logsumexp(x, axes, keepdims=True)
+    largest = jnp.where(chosen, log_z + z, 0).sum(axes, keepdims=True)
+    return jnp.where(chosen, largest, -jnp.logaddexp(-(x + z), -largest))

@@ -5,9 +5,10 @@ from functools import partial
 import jax
 
 from softmaxx._src.choices import simplex
-from softmaxx._src.core import dtypes, masks
+from softmaxx._src.core import attached
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
 from softmaxx._src.estimators import gumbel_draws
+from softmaxx._src.estimators.gumbel_draws import Arguments
 from softmaxx._src.oracles import vertices
 
 
@@ -56,12 +57,11 @@ def gumbel_softmax(
     )
 
 
-@partial(jax.jit, static_argnums=0)
-def _gumbel_softmax(axes, scores, where, temperature, key):
-    x = masks.shifted(scores, where, axes)
-    return simplex.softmax(
-        x + gumbel_draws.noise(key, x), axis=axes, temperature=temperature
-    ).astype(scores.dtype)
+@partial(jax.jit, static_argnames="axes")
+def _gumbel_softmax(arguments: Arguments, axes: tuple[int, ...]) -> Array:
+    _, u, temperature = gumbel_draws.noisy(arguments, axes)
+    p = simplex.softmax(u, axis=axes, temperature=temperature)
+    return p.astype(arguments.scores.dtype)
 
 
 def hard_gumbel_softmax(
@@ -111,32 +111,18 @@ def hard_gumbel_softmax(
     )
 
 
-@partial(jax.jit, static_argnums=0)
-def _hard_gumbel_softmax(axes, scores, where, temperature, key):
-    x = masks.shifted(scores, where, axes)
-    return dtypes.in_dtypes_of(
-        scores,
-        _hard(axes, x + gumbel_draws.noise(key, x), dtypes.in_dtype_and_rank_of(temperature, x)),
-    )
+@partial(jax.jit, static_argnames="axes")
+def _hard_gumbel_softmax(arguments: Arguments, axes: tuple[int, ...]) -> Array:
+    _, u, temperature = gumbel_draws.noisy(arguments, axes)
+    drawn = vertices.one_hot_argmax(u, axis=axes)
+    drawn = attached.with_backward(partial(by_relaxed, axes), drawn, (u, temperature))
+    return drawn.astype(arguments.scores.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _hard(axes: tuple[int, ...], u: Array, temperature: Array) -> Array:
-    return vertices.one_hot_argmax(u, axis=axes)
+def by_relaxed(axes: tuple[int, ...], operands: tuple[Array, Array], g: Array) -> tuple:
+    """The cotangents of u and T for a cotangent g of softmax(u/T)."""
 
+    def relaxed(u, temperature):
+        return simplex.softmax(u, axis=axes, temperature=temperature)
 
-def _hard_fwd(axes, u, temperature):
-    # The rule again, here and below: forward mode over this pass, which would hold the sample, is then refused too.
-    return _hard(axes, u, temperature), pullback_of_softmax(axes, u, temperature)
-
-
-def pullback_of_softmax(axes: tuple[int, ...], u: Array, temperature: Array):
-    """The reverse derivative of softmax(u/T) in u and T."""
-    return jax.vjp(
-        lambda u, temperature: simplex.softmax(u, axis=axes, temperature=temperature),
-        u,
-        temperature,
-    )[1]
-
-
-_hard.defvjp(_hard_fwd, lambda axes, pull, g: pull(g))
+    return jax.vjp(relaxed, *operands)[1](g)

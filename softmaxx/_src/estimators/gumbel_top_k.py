@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from softmaxx._src.core import checks, masks
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
 from softmaxx._src.estimators import gumbel_draws
+from softmaxx._src.estimators.gumbel_draws import Arguments
 from softmaxx._src.oracles import vertices
 
 
@@ -46,17 +47,16 @@ def gumbel_top_k(
     Reference:
       Kool, van Hoof and Welling, Stochastic Beams and Where to Find Them, ICML 2019.
     """
-    axes, scores, where, _, key = gumbel_draws.checked("gumbel_top_k", scores, key, axis, where, 1)
-    checks.counts.count_of_entries("gumbel_top_k", k, scores.shape, axes)
-    return _gumbel_top_k(axes, scores, where, k, key)
+    arguments, axes = gumbel_draws.checked("gumbel_top_k", scores, key, axis, where, 1)
+    checks.counts.count_of_entries("gumbel_top_k", k, arguments.scores.shape, axes)
+    return _gumbel_top_k(arguments, k, axes)
 
 
-@partial(jax.jit, static_argnums=0)
-def _gumbel_top_k(axes, scores, where, k, key):
-    x = masks.masked(scores, where)
-    ahead = x == jnp.inf
-    finite = masks.shifted(jnp.where(ahead, -jnp.inf, x), None, axes)
-    z = gumbel_draws.noise(key, finite)  # from -4 to 37, also in float64
-    return vertices.top_k_mask(jnp.where(ahead, 64, finite) + z, k=k, axis=axes).astype(
-        scores.dtype
-    )
+@partial(jax.jit, static_argnames="axes")
+def _gumbel_top_k(arguments: Arguments, k: Number, axes: tuple[int, ...]) -> Array:
+    x = masks.masked(arguments.scores, arguments.where)
+    first = x == jnp.inf
+    finite = masks.shifted(jnp.where(first, -jnp.inf, x), None, axes)
+    # Finite scores are at most 0, and noise is from -4 to 37, also in float64.
+    u = jnp.where(first, 64, finite) + gumbel_draws.noise(arguments.key, finite)
+    return vertices.top_k_mask(u, k=k, axis=axes).astype(arguments.scores.dtype)

@@ -5,40 +5,15 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import checks, dtypes, rules, trees
+from softmaxx._src.core import attached, checks, dtypes
 from softmaxx._src.core.types import Oracle, Tree
-
-
-def _centred_and_normalised(scores: Tree) -> Tree:
-    """(θ − mean θ)/‖θ − mean θ‖ over all entries that are not infinite; constant where there is nothing to normalise."""
-    leaves, tree = jax.tree.flatten(scores)
-    dtype = dtypes.widest_dtype([x.dtype for x in leaves])
-    finite = [~jnp.isinf(x) for x in leaves]
-    # Shifted by the largest and divided by the spread, which the projection does not depend on, but its rounding does.
-    halves = [
-        jnp.where(f, x, 0).astype(dtype) / 2 for x, f in zip(leaves, finite, strict=True)
-    ]  # 3e38 − (−3e38) overflows
-    peak = lax.stop_gradient(
-        trees.largest_of([jnp.where(f, x, -jnp.inf) for x, f in zip(halves, finite, strict=True)])
-    )
-    shifted = [jnp.where(f, x - peak, 0) for x, f in zip(halves, finite, strict=True)]
-    spread = lax.stop_gradient(trees.largest_of([abs(x) for x in shifted]))
-    constant = spread < jnp.finfo(dtype).tiny
-    scaled = [jnp.where(constant, 0, x / jnp.where(constant, 1, spread)) for x in shifted]
-    mean = trees.total_of(scaled) / jnp.maximum(
-        trees.total_of([f.astype(dtype) for f in finite]), 1
-    )
-    centred = [jnp.where(f, x - mean, 0) for x, f in zip(scaled, finite, strict=True)]
-    square = trees.total_of([x * x for x in centred])
-    norm = jnp.sqrt(jnp.where(square == 0, 1, square))
-    return tree.unflatten([jnp.where(f, x / norm, 0) for x, f in zip(centred, finite, strict=True)])
+from softmaxx._src.estimators.projection import centred_and_normalised
 
 
 def identity_gradient(
-    oracle: Oracle, *, projection: Callable[[Tree], Tree] = _centred_and_normalised
+    oracle: Oracle, *, projection: Callable[[Tree], Tree] = centred_and_normalised
 ) -> Callable[..., Tree]:
     r"""Computes y(θ), with the gradient (∂P/∂θ)ᵀg for a cotangent g: that of a projection P of the scores, as if y were it.
 
@@ -84,9 +59,8 @@ def identity_gradient(
         checks.functions.floating(function, "projection", projected)
         checks.functions.same_shapes(function, "projection", projected, "the scores", theta)
         answer = oracle(lax.stop_gradient(theta), *args)
-        return dtypes.in_dtypes_of(
-            out, rules.surrogate(partial(_by_projection, projection), answer, theta)
-        )
+        answer = attached.with_backward(partial(_by_projection, projection), answer, theta)
+        return dtypes.in_dtypes_of(out, answer)
 
     return choose
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from softmaxx._src.core import checks, dtypes, rules, trees
+from softmaxx._src.core import attached, checks, dtypes, trees
 from softmaxx._src.core.types import Array, Key, Number, Oracle, Tree
-from softmaxx._src.estimators import adaptive_strength
+from softmaxx._src.estimators import difference
 from softmaxx._src.estimators.adaptive_strength import AdaptiveStrengthState
 from softmaxx._src.estimators.sum_of_gamma import Draw
 from softmaxx._src.noise import score_function
@@ -76,69 +76,83 @@ def implicit_mle(
         checks.arguments.real_numbers(function, "sigma", one)
         checks.arguments.at_least(function, "sigma", one, 0)
 
+    settings = _Settings(oracle, noise, count)
+
     def choose(scores: Tree, *args: Any, key: Key) -> Tree:
         scores = checks.oracles.scores(function, scores)
         sigmas = checks.oracles.one_for_each_leaf(function, "sigma", sigma, scores)
-        return _implicit_mle(
-            oracle,
-            noise,
-            count,
-            scores,
-            sigmas,
-            strength,
-            checks.noises.random_key(function, key),
-            args,
-        )
+        key = checks.noises.random_key(function, key)
+        return _implicit_mle(settings, scores, sigmas, strength, key, args)
 
     return choose
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _implicit_mle(oracle, noise, count, scores, sigmas, strength, key, args):
-    theta, out = checks.estimators.scores_and_answer("implicit_mle", oracle, scores, args)
+class _Settings(NamedTuple):
+    """What is compiled in."""
+
+    oracle: Oracle
+    noise: Noise | Draw
+    count: int
+
+
+class _Problem(NamedTuple):
+    """What the oracle is asked: scores, what perturbs them, and its data."""
+
+    theta: Tree
+    sigma: Tree
+    z: Tree
+    args: tuple
+
+
+@partial(jax.jit, static_argnames="settings")
+def _implicit_mle(
+    settings: _Settings,
+    scores: Tree,
+    sigmas: tuple,
+    strength: Number | AdaptiveStrengthState,
+    key: Key,
+    args: tuple,
+) -> Tree:
+    theta, out = checks.estimators.scores_and_answer("implicit_mle", settings.oracle, scores, args)
     leaves, tree = jax.tree.flatten(theta)
-    sigma = tree.unflatten(
-        [dtypes.in_dtype_and_rank_of(one, leaf) for one, leaf in zip(sigmas, leaves, strict=True)]
-    )
-    z = tree.unflatten(_draw(noise, count, key, leaves))
-    answers = _answers(oracle, noise, theta, sigma, z, args)
-    checks.oracles.one_answer_for_each_row("implicit_mle", answers, out, count)
-    backward = partial(_by_target, oracle, noise)
+    sigma = [
+        dtypes.in_dtype_and_rank_of(one, leaf) for one, leaf in zip(sigmas, leaves, strict=True)
+    ]
+    z = _draw(settings, key, leaves)
+    problem = _Problem(theta, tree.unflatten(sigma), tree.unflatten(z), args)
+    answers = _answers(settings, problem)
+    checks.oracles.one_answer_for_each_row("implicit_mle", answers, out, settings.count)
     mean = jax.tree.map(lambda y: y.mean(0), answers)
-    mean = rules.surrogate(backward, mean, (theta, sigma, z, answers, args, strength))
+    backward = partial(_by_mean_difference, settings)
+    mean = attached.with_backward(backward, mean, (problem, answers, strength))
     return dtypes.in_dtypes_of(out, mean)
 
 
-def _by_target(oracle: Oracle, noise: Noise | Draw, operands: tuple, g: Tree) -> tuple:
-    theta, sigma, z, answers, args, strength = operands
-    size, target = adaptive_strength.step(strength, theta, g)
-    slopes = adaptive_strength.slope(
-        size, theta, answers, _answers(oracle, noise, target, sigma, z, args)
-    )
-    return jax.tree.map(lambda rows: rows.mean(0), slopes), None, None, None, None, None
+def _by_mean_difference(settings: _Settings, operands: tuple, g: Tree) -> tuple:
+    problem, answers, strength = operands
+    size, target = difference.step_against(g, problem.theta, strength)
+    moved = _answers(settings, problem._replace(theta=target))
+    slopes = difference.quotient(size, problem.theta, answers, moved)
+    slope = jax.tree.map(lambda rows: rows.mean(0), slopes)
+    return _Problem(slope, sigma=None, z=None, args=None), None, None
 
 
-def _answers(
-    oracle: Oracle, noise: Noise | Draw, theta: Tree, sigma: Tree, z: Tree, args: tuple
-) -> Tree:
-    """The oracle's answers at the perturbed scores, `[N, ...]`; no derivative passes through the scores."""
-    perturb = partial(
-        score_function.perturbed_scores, normal if callable(noise) else noise
-    )  # what a function draws adds
-    answers = row_oracle.solve_rows(oracle, jax.tree.map(perturb, theta, sigma, z), args)
+def _answers(settings: _Settings, problem: _Problem) -> Tree:
+    """The oracle's answers at the perturbed scores, `[N, ...]`."""
+    noise = normal if callable(settings.noise) else settings.noise  # what a function draws adds
+    perturb = partial(score_function.perturbed_scores, noise)
+    rows = jax.tree.map(perturb, problem.theta, problem.sigma, problem.z)
+    answers = row_oracle.solve_rows(settings.oracle, rows, problem.args)
     return jax.tree.map(dtypes.working, answers)
 
 
-def _draw(noise: Noise | Draw, count: int, key: Key, theta: list[Array]) -> list[Array]:
+def _draw(settings: _Settings, key: Key, theta: list[Array]) -> list[Array]:
     """The noise of each leaf, drawn together as a matrix with a row for each sample, as `perturbed` draws it."""
-    dtype, shape = (
-        dtypes.widest_dtype([leaf.dtype for leaf in theta]),
-        (count, sum(leaf.size for leaf in theta)),
-    )
-    z = (
-        noise(key, shape, dtype)
-        if callable(noise)
-        else noise.quantile(independent(key, shape, dtype))
-    )
+    noise, shape = settings.noise, (settings.count, sum(leaf.size for leaf in theta))
+    dtype = dtypes.widest_dtype([leaf.dtype for leaf in theta])
+    if callable(noise):
+        z = noise(key, shape, dtype)
+    else:
+        z = noise.quantile(independent(key, shape, dtype))
     checks.noises.drawn_numbers("implicit_mle", z, shape)
     return trees.by_leaf(z, theta)

@@ -6,9 +6,9 @@ from typing import Any
 
 from jax import lax
 
-from softmaxx._src.core import checks, dtypes, rules
+from softmaxx._src.core import attached, checks, dtypes
 from softmaxx._src.core.types import Number, Oracle, Tree
-from softmaxx._src.estimators import adaptive_strength
+from softmaxx._src.estimators import difference
 from softmaxx._src.estimators.adaptive_strength import AdaptiveStrengthState
 
 
@@ -56,14 +56,14 @@ def interpolated(
     def choose(scores: Tree, *args: Any) -> Tree:
         theta, out = checks.estimators.scores_and_answer(function, oracle, scores, args)
         answer = oracle(lax.stop_gradient(theta), *args)
-        return dtypes.in_dtypes_of(
-            out, rules.surrogate(partial(_by_step, oracle), answer, (theta, answer, args, strength))
-        )
+        operands = theta, answer, args, strength
+        answer = attached.with_backward(partial(_by_difference, oracle), answer, operands)
+        return dtypes.in_dtypes_of(out, answer)
 
     return choose
 
 
-def _by_step(oracle: Oracle, operands: tuple, g: Tree) -> tuple:
+def _by_difference(oracle: Oracle, operands: tuple, g: Tree) -> tuple:
     theta, answer, args, strength = operands
-    size, target = adaptive_strength.step(strength, theta, g)
-    return adaptive_strength.slope(size, theta, answer, oracle(target, *args)), None, None, None
+    size, target = difference.step_against(g, theta, strength)
+    return difference.quotient(size, theta, answer, oracle(target, *args)), None, None, None

@@ -5,9 +5,10 @@ from functools import partial
 import jax
 
 from softmaxx._src.choices import simplex
-from softmaxx._src.core import dtypes, masks, rules
+from softmaxx._src.core import attached, rules
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
 from softmaxx._src.estimators import gumbel_draws
+from softmaxx._src.estimators.gumbel_draws import Arguments
 from softmaxx._src.oracles import vertices
 
 
@@ -59,34 +60,18 @@ def reinmax(
     return _reinmax(*gumbel_draws.checked("reinmax", scores, key, axis, where, temperature))
 
 
-@partial(jax.jit, static_argnums=0)
-def _reinmax(axes, scores, where, temperature, key):
-    x = masks.shifted(scores, where, axes)
-    drawn = vertices.one_hot_argmax(x + gumbel_draws.noise(key, x), axis=axes)
-    return dtypes.in_dtypes_of(
-        scores, _second_order(axes, x, dtypes.in_dtype_and_rank_of(temperature, x), drawn)
-    )
+@partial(jax.jit, static_argnames="axes")
+def _reinmax(arguments: Arguments, axes: tuple[int, ...]) -> Array:
+    x, u, temperature = gumbel_draws.noisy(arguments, axes)
+    drawn = vertices.one_hot_argmax(u, axis=axes)
+    drawn = attached.with_backward(partial(_by_heun, axes), drawn, (x, temperature, drawn))
+    return drawn.astype(arguments.scores.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _second_order(axes: tuple[int, ...], x: Array, temperature: Array, drawn: Array) -> Array:
-    return drawn
-
-
-def _second_order_fwd(axes, x, temperature, drawn):
-    return _second_order(axes, x, temperature, drawn), (x, temperature, drawn)
-
-
-def _second_order_bwd(axes, residuals, g):
-    # Heun's rule for E f(D): the mean of f' at both ends of the way from D to π, of which the far end is known on average.
-    x, temperature, drawn = residuals
+def _by_heun(axes: tuple[int, ...], operands: tuple[Array, Array, Array], g: Array) -> tuple:
+    # Heun's rule for E f(D): the mean of f' at both ends of the way from D to π. The far end is known on average.
+    x, temperature, drawn = operands
     p = simplex.softmax(x, axis=axes)
     middle = (drawn + simplex.softmax(x, axis=axes, temperature=temperature)) / 2
-    return (
-        2 * rules.rank_one_tangent(middle, g, axes) - rules.rank_one_tangent(p, g, axes) / 2,
-        None,
-        None,
-    )
-
-
-_second_order.defvjp(_second_order_fwd, _second_order_bwd)
+    slope = 2 * rules.rank_one_tangent(middle, g, axes) - rules.rank_one_tangent(p, g, axes) / 2
+    return slope, None, None

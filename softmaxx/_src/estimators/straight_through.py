@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from softmaxx._src.core import checks, dtypes, rules
+from softmaxx._src.core import attached, checks, dtypes
 from softmaxx._src.core.types import Tree
 
 
@@ -53,19 +53,25 @@ def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Ca
 
     def choose(scores: Tree, *args: Any, **kwargs: Any) -> Tree:
         scores = checks.oracles.scores(function, scores)
-        wanted, got = (
-            checks.functions.floating(
-                function, name, checks.functions.shapes_of_result(function, name, of, scores, args, kwargs)
-            )
-            for name, of in (("hard", hard), ("soft", soft))
-        )
-        checks.functions.same_shapes(function, "soft", got, "hard", wanted)
-        held, held_args, held_kwargs = lax.stop_gradient((scores, args, kwargs))
-        return rules.surrogate(
-            partial(_by_soft, soft), hard(held, *held_args, **held_kwargs), (scores, args, kwargs)
-        )
+        _same_floating_shapes(hard, soft, scores, args, kwargs)
+        fixed, fixed_args, fixed_kwargs = lax.stop_gradient((scores, args, kwargs))
+        answer = hard(fixed, *fixed_args, **fixed_kwargs)
+        return attached.with_backward(partial(_by_soft, soft), answer, (scores, args, kwargs))
 
     return choose
+
+
+def _same_floating_shapes(
+    hard: Callable, soft: Callable, scores: Tree, args: tuple, kwargs: dict
+) -> None:
+    """Both functions return floating arrays of the same shapes."""
+
+    def shapes(name, called):
+        out = checks.functions.shapes_of_result("straight_through", name, called, scores, args, kwargs)
+        return checks.functions.floating("straight_through", name, out)
+
+    wanted, got = shapes("hard", hard), shapes("soft", soft)
+    checks.functions.same_shapes("straight_through", "soft", got, "hard", wanted)
 
 
 def _by_soft(soft: Callable, operands: tuple, g: Tree) -> tuple:

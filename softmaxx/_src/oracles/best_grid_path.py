@@ -53,9 +53,8 @@ def _best_grid_path(scores: Array) -> Array:
 
     def forward(best, cells):
         above = _shifted(best, 1, -jnp.inf)
-        return cells + jnp.maximum(
-            above, best
-        ), above >= best  # at ties the last step is down: right comes before
+        # At ties the last step is down: right comes before.
+        return cells + jnp.maximum(above, best), above >= best
 
     def backward(on_path, from_above):
         return (on_path & ~from_above) | _shifted(on_path & from_above, -1, False), on_path
@@ -77,10 +76,10 @@ def _diagonals(x: Array, fill: float) -> Array:
     """`[..., rows, columns]` → `[rows + columns − 1, ..., rows]`: cell (i, j) goes to diagonal i + j, row i."""
     *batch, rows, columns = x.shape
     still = [(0, 0)] * len(batch)
-    flat = jnp.pad(x, [*still, (0, 0), (0, rows)], constant_values=fill).reshape(
-        *batch, rows * (columns + rows)
-    )
-    return jnp.moveaxis(flat[..., :-rows].reshape(*batch, rows, columns + rows - 1), -1, 0)
+    # Rows padded to columns + rows cells and read again as rows of one cell less: each row is one further to the right.
+    flat = jnp.pad(x, [*still, (0, 0), (0, rows)], constant_values=fill)
+    flat = flat.reshape(*batch, rows * (columns + rows))[..., :-rows]
+    return jnp.moveaxis(flat.reshape(*batch, rows, columns + rows - 1), -1, 0)
 
 
 def _grid(diagonals: Array, columns: int) -> Array:

@@ -57,18 +57,21 @@ def host_oracle(fn: Callable[..., Any], *, workers: int = 1) -> Oracle:
     """
     workers = checks.oracles.host_function(fn, workers)
 
+    real = partial(checks.arguments.real_array, "host_oracle", "scores")
+
     def oracle(scores: Tree, *args: Any) -> Tree:
-        scores = jax.tree.map(
-            lambda leaf: checks.arguments.real_array("host_oracle", "scores", leaf), scores
-        )
+        scores = jax.tree.map(real, scores)
         arguments = lax.stop_gradient((scores, *jax.tree.map(jnp.asarray, args)))
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
         answer = jax.pure_callback(
             partial(_solve, fn, workers, like), like[0], *arguments, vmap_method="expand_dims"
         )
-        return jax.tree.map(
-            lambda y, x: y + sharding.zeros_keeping_sharding(x), answer, arguments[0]
-        )  # as manual over a mesh as they are
+
+        def as_manual_as(x, y):
+            """A callback's answer is manual over no axis of a mesh, also inside of shard_map."""
+            return y + sharding.zeros_keeping_sharding(x)
+
+        return jax.tree.map(as_manual_as, arguments[0], answer)
 
     return oracle
 
@@ -84,28 +87,28 @@ class _Job(NamedTuple):
 
 def _solve(fn: Callable[..., Any], workers: int, like: tuple, *arguments: Any) -> Tree:
     """The answers of all rows; the axes that were mapped over lead, with length 1 for arguments that are the same for all."""
-    axes = [
-        (np.asarray(x), one.ndim)
-        for x, one in zip(*map(jax.tree.leaves, (arguments, like)), strict=True)
-    ]
-    batch = np.broadcast_shapes(*(x.shape[: x.ndim - ndim] for x, ndim in axes))
-    rows = [
-        np.broadcast_to(x, batch + x.shape[x.ndim - ndim :]).reshape(-1, *x.shape[x.ndim - ndim :])
-        for x, ndim in axes
-    ]
+    arrays, wanted = jax.tree.map(np.asarray, arguments), jax.tree.leaves(like)
+    leaves = [(x, one.shape) for x, one in zip(jax.tree.leaves(arrays), wanted, strict=True)]
+    batch = np.broadcast_shapes(*(x.shape[: x.ndim - len(shape)] for x, shape in leaves))
+    rows = [np.broadcast_to(x, batch + shape).reshape(-1, *shape) for x, shape in leaves]
     job = _Job(fn, jax.tree.unflatten(jax.tree.structure(like), rows), like[0], batch)
-    ends = np.linspace(0, len(rows[0]), min(workers, max(1, len(rows[0]))) + 1).astype(int)
-    parts = list(pairwise(ends))
+    parts = _parts(len(rows[0]), workers)
     if len(parts) == 1:
         answers = [_solve_part(job, *parts[0])]
     else:
         with ThreadPoolExecutor(len(parts)) as pool:
             answers = list(pool.map(lambda part: _solve_part(job, *part), parts))
-    return jax.tree.map(
-        lambda one, *y: np.concatenate(y).astype(one.dtype, copy=False).reshape(batch + one.shape),
-        like[0],
-        *answers,
-    )
+
+    def joined(one, *y):
+        return np.concatenate(y).astype(one.dtype, copy=False).reshape(batch + one.shape)
+
+    return jax.tree.map(joined, like[0], *answers)
+
+
+def _parts(count: int, workers: int) -> list[tuple[int, int]]:
+    """Start and end of the rows of each worker; at least one part, and no empty one but for no rows."""
+    ends = np.linspace(0, count, min(workers, max(1, count)) + 1).astype(int)
+    return list(pairwise(ends.tolist()))
 
 
 def _solve_part(job: _Job, start: int, end: int) -> Tree:
@@ -113,31 +116,29 @@ def _solve_part(job: _Job, start: int, end: int) -> Tree:
     rows = jax.tree.map(lambda x: x[start:end], job.rows)
     try:
         answer = job.fn(*rows)
+    except jax.errors.UnexpectedTracerError:
+        raise TypeError(
+            f"host_oracle: {name} closes over a traced value; write it as fn(scores, data), and "
+            "pass data after the scores."
+        ) from None
     except Exception as error:
-        if isinstance(error, jax.errors.UnexpectedTracerError):
-            raise TypeError(
-                f"host_oracle: {name} closes over a traced value; write it as fn(scores, data), and pass data after the scores."
-            ) from None
         row, cause = _first_to_fail(job, start, end, error)
         shapes = ", ".join(str(x.shape) for x in jax.tree.leaves(rows))
         raise RuntimeError(
-            f"host_oracle: {name} raised {type(cause).__name__}: {cause}, for {_place(job, row)}. It was given {shapes}, rows "
-            "leading; for a batch of instances use jax.vmap."
+            f"host_oracle: {name} raised {type(cause).__name__}: {cause}, for {_place(job, row)}. "
+            f"It was given {shapes}, rows leading; for a batch of instances use jax.vmap."
         ) from cause
     checks.oracles.host_answer(name, answer, rows[0], job.like)
     lost = _rows_with_nan(answer) & ~_rows_with_nan(rows[0])
     if lost.any():
-        raise ValueError(
-            f"host_oracle: {name} returned nan for {_place(job, start + int(lost.argmax()))}."
-        )
+        place = _place(job, start + int(lost.argmax()))
+        raise ValueError(f"host_oracle: {name} returned nan for {place}.")
     return answer
 
 
 def _rows_with_nan(tree: Tree) -> np.ndarray:
-    return np.any(
-        [np.isnan(x.astype(float)).reshape(len(x), -1).any(1) for x in jax.tree.leaves(tree)],
-        axis=0,
-    )
+    flags = [np.isnan(x.astype(float)).reshape(len(x), -1) for x in jax.tree.leaves(tree)]
+    return np.any([one.any(1) for one in flags], axis=0)
 
 
 def _first_to_fail(
@@ -156,6 +157,5 @@ def _place(job: _Job, row: int | None) -> str:
     if row is None:
         return "the rows together, though not for one of them alone"
     index = tuple(int(i) for i in np.unravel_index(row, job.batch))
-    return f"row {row} of {int(np.prod(job.batch))}" + (
-        f", index {index} of the axes {job.batch}" if len(index) > 1 else ""
-    )
+    place = f"row {row} of {int(np.prod(job.batch))}"
+    return place if len(index) < 2 else f"{place}, index {index} of the axes {job.batch}"

@@ -43,17 +43,21 @@ def ranking(scores: ArrayLike, *, axis: int = -1) -> Array:
     return _ranking(scores, checks.arguments.single_axis("ranking", axis, scores.shape))
 
 
-@partial(jax.jit, static_argnums=1)
+@partial(jax.jit, static_argnames="axis")
 def _ranking(scores: Array, axis: int) -> Array:
     x = sharding.computed_once(lax.stop_gradient(scores))
-    n = x.shape[axis]
-    if n <= _PAIRWISE:
-        own, other = jnp.expand_dims(x, axis + 1), jnp.expand_dims(x, axis)
-        along = [n if i in (axis, axis + 1) else 1 for i in range(own.ndim)]
-        later = jnp.tril(jnp.ones((n, n), bool), -1).T.reshape(
-            along
-        )  # [own, other]: the other comes after its own
-        ranks = 1 + jnp.where(later, other <= own, other < own).sum(axis + 1, dtype=int)
-    else:
-        ranks = n - jnp.argsort(jnp.argsort(-x, axis, stable=True), axis)
+    ranks = (_by_pairs if x.shape[axis] <= _PAIRWISE else _by_sorting)(x, axis)
     return jnp.where(jnp.isnan(x).any(axis, keepdims=True), jnp.nan, ranks.astype(x.dtype))
+
+
+def _by_pairs(x: Array, axis: int) -> Array:
+    """1 + how many entries are smaller, or as large and of a later index."""
+    own, other = jnp.expand_dims(x, axis + 1), jnp.expand_dims(x, axis)
+    n = x.shape[axis]
+    later = jnp.triu(jnp.ones((n, n), bool), 1)  # [own, other]
+    later = later.reshape([n if i in (axis, axis + 1) else 1 for i in range(own.ndim)])
+    return 1 + jnp.where(later, other <= own, other < own).sum(axis + 1, dtype=int)
+
+
+def _by_sorting(x: Array, axis: int) -> Array:
+    return x.shape[axis] - jnp.argsort(jnp.argsort(-x, axis, stable=True), axis)

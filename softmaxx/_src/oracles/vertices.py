@@ -45,7 +45,7 @@ def one_hot_argmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | Non
     return _one_hot_argmax(scores, where, axes)
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(jax.jit, static_argnames="axes")
 def _one_hot_argmax(scores: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
     # Two plain reductions instead of an argmax and a one-hot: they keep the sharding, and take several axes at once.
     x = sharding.computed_once(lax.stop_gradient(masks.masked(scores, where)))
@@ -92,40 +92,26 @@ def top_k_mask(
     return _top_k_mask(scores, where, k, axes)
 
 
-@partial(jax.jit, static_argnums=3)
-def _top_k_mask(scores: Array, where: Array | None, k, axes: tuple[int, ...]) -> Array:
+@partial(jax.jit, static_argnames="axes")
+def _top_k_mask(scores: Array, where: Array | None, k: Number, axes: tuple[int, ...]) -> Array:
     # Bisection twice, on counts: the k-th largest score in the order of its bits, then the last index of its ties to take.
     # Plain sums only: they keep the sharding, and take several axes at once.
     x = sharding.computed_once(lax.stop_gradient(masks.masked(scores, where)))
-    k = (
-        jnp.round(dtypes.in_dtype_and_rank_of(k, scores))
-        if jnp.issubdtype(jnp.asarray(k).dtype, jnp.floating)
-        else jnp.asarray(k)
-    )
-    k = lax.expand_dims(
-        k.astype(int), range(x.ndim - k.ndim)
-    )  # counts are integers: float32 has no 2²⁴ + 1
-    order, index, entries = _bit_order(x), indices.row_major_index(x, axes), x > -jnp.inf
-    start = sharding.full_keeping_sharding(0, x.max(axes, keepdims=True))
-
-    def count(flags):
-        return flags.sum(axes, keepdims=True, dtype=int)
-
-    kind = jnp.iinfo(order.dtype)
-    cut = _largest(
-        lambda cut: count(entries & (order >= cut)) >= k,
-        start.astype(order.dtype) + kind.min,
-        kind.bits,
-    )
+    k = _whole_number(k, x)
+    order, entries = _bit_order(x), x > -jnp.inf
+    cut = _kth_largest(order, entries, k, axes)
     above, tied = entries & (order > cut), entries & (order == cut)
-    bits = math.prod(x.shape[axis] for axis in axes).bit_length()
-    last = _largest(
-        lambda last: count(tied & (index < last)) <= k - count(above),
-        start.astype(index.dtype),
-        bits,
-    )
-    chosen = (above | (tied & (index < last))) & (k > 0)
+    first = _first_entries(tied, k - _count(above, axes), axes)
+    chosen = (above | first) & (k > 0)
     return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, chosen.astype(x.dtype))
+
+
+def _whole_number(k: Number, x: Array) -> Array:
+    """k as an integer of x's rank. Counts are integers, since float32 has no 2²⁴ + 1."""
+    k = jnp.asarray(k)
+    if jnp.issubdtype(k.dtype, jnp.floating):
+        k = jnp.round(dtypes.in_dtype_and_rank_of(k, x))
+    return lax.expand_dims(k.astype(int), range(x.ndim - k.ndim))
 
 
 def _bit_order(x: Array) -> Array:
@@ -135,8 +121,28 @@ def _bit_order(x: Array) -> Array:
     return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
 
 
+def _kth_largest(order: Array, entries: Array, k: Array, axes: tuple[int, ...]) -> Array:
+    """The k-th largest of the entries of each slice."""
+    kind = jnp.iinfo(order.dtype)
+    smallest = sharding.full_keeping_sharding(kind.min, order.max(axes, keepdims=True))
+    return _largest(lambda cut: _count(entries & (order >= cut), axes) >= k, smallest, kind.bits)
+
+
+def _first_entries(flags: Array, count: Array, axes: tuple[int, ...]) -> Array:
+    """As many of the flags as `count`, the first in row-major order of the axes."""
+    index = indices.row_major_index(flags, axes)
+    start = sharding.full_keeping_sharding(0, count)
+    bits = math.prod(flags.shape[axis] for axis in axes).bit_length()
+    end = _largest(lambda end: _count(flags & (index < end), axes) <= count, start, bits)
+    return flags & (index < end)
+
+
+def _count(flags: Array, axes: tuple[int, ...]) -> Array:
+    return flags.sum(axes, keepdims=True, dtype=int)
+
+
 def _largest(holds: Callable[[Array], Array], start: Array, bits: int) -> Array:
-    """The largest integer from `start` on for which `holds` is true, found bit by bit; it is true up to there."""
+    """The largest integer from `start` on for which `holds` is true, found bit by bit. It is true up to there."""
 
     def body(i, at):
         raised = at + lax.shift_left(jnp.ones_like(at), (bits - 1 - i).astype(at.dtype))

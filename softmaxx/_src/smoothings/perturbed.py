@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import checks, dtypes, rules, sharding, trees
+from softmaxx._src.core import attached, checks, dtypes, sharding, trees
 from softmaxx._src.core.types import Array, ArrayLike, Key, Number, Oracle, SmoothMax, Tree
 from softmaxx._src.noise import score_function
 from softmaxx._src.noise.noises import Noise, gumbel, normal
@@ -235,7 +235,7 @@ def _value(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, ar
         for points in (theta, sigma)
     )
     valid = _one_or_nan(theta, sigma).astype(total.dtype)
-    total = valid * rules.with_gradients(
+    total = valid * attached.with_gradients(
         total, (by_theta, [g for _, g in gradients]), (theta, sigma)
     )
     return total.astype(dtypes.widest_dtype([leaf.dtype for leaf in jax.tree.leaves(scores)]))
