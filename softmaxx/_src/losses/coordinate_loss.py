@@ -66,12 +66,10 @@ def coordinate_loss(
     return _coordinate_loss(coordinates, targets, where, penalty)
 
 
-@partial(jax.jit, static_argnums=3)
-def _coordinate_loss(coordinates, targets, where, penalty):
+@partial(jax.jit, static_argnames="penalty")
+def _coordinate_loss(coordinates, targets, where, penalty) -> Array:
     x = dtypes.working(coordinates)
-    labelled = (
-        jnp.ones(x.shape[:-1], bool) if where is None else jnp.broadcast_to(where, x.shape[:-1])
-    )
+    labelled = jnp.broadcast_to(True if where is None else where, x.shape[:-1])
     difference = jnp.where(labelled[..., None], x - targets.astype(x.dtype), 0)
     if penalty is None:
         loss = elementary.sqrt_with_zero_slope((difference**2).sum(-1))

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,56 +56,68 @@ def gaussian_heatmap(
     function = "gaussian_heatmap"
     centres = checks.arguments.real_array(function, "centres", centres)
     shape = checks.heatmaps.map_shape(function, shape, centres.shape)
-    batch, axes = centres.shape[:-1], tuple(range(centres.ndim - 1, centres.ndim - 1 + len(shape)))
+    batch = centres.shape[:-1]
+    axes = tuple(range(len(batch), len(batch) + len(shape)))
     checks.arguments.where(function, where, batch, "the points'")
     positions = checks.heatmaps.positions(function, positions, axes, axes, (*batch, *shape))
     deviations = checks.heatmaps.deviations(
         function, sigma, (*batch, 1), (len(batch),) * len(shape), zero=False
     )
-    return _gaussian_heatmap(axes, shape, centres, deviations, positions, where)
+    return _gaussian_heatmap(Gaussians(centres, deviations, positions, where), shape)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _gaussian_heatmap(axes, shape, centres, deviations, positions, where):
-    batch, d = centres.shape[:-1], len(shape)
-    like = jnp.zeros((*batch, *shape), dtypes.working_dtype(centres.dtype))
-    deviations = tuple(
-        jnp.broadcast_to(sigma, (*batch, 1)).reshape(*batch, *(1,) * d) for sigma in deviations
-    )
-    pairs = points(axes, like, centres, positions, where)
-    factors = [
-        jnp.exp(-(((x - c) / dtypes.in_dtype_and_rank_of(s, like)) ** 2) / 2)
-        for (x, c), s in zip(pairs, deviations, strict=True)
-    ]
+class Gaussians(NamedTuple):
+    """One Gaussian for each point, along the d axes of its map."""
+
+    means: Array | None  # [..., d]; None if only the deviations are asked for
+    deviations: tuple[Number, ...]  # d
+    positions: tuple[Array, ...] | None  # d
+    where: ArrayLike | None  # which points are labelled
+
+
+@partial(jax.jit, static_argnames="shape")
+def _gaussian_heatmap(gaussians: Gaussians, shape: tuple[int, ...]) -> Array:
+    assert gaussians.means is not None
+    batch, d = gaussians.means.shape[:-1], len(shape)
+    axes = tuple(range(len(batch), len(batch) + d))
+    like = jnp.zeros((*batch, *shape), dtypes.working_dtype(gaussians.means.dtype))
+    factors = []
+    pairs = _positions_and_means(gaussians, like, axes)
+    for (x, mean), sigma in zip(pairs, gaussians.deviations, strict=True):
+        sigma = jnp.broadcast_to(sigma, (*batch, 1)).reshape(*batch, *(1,) * d)
+        away = (x - mean) / dtypes.in_dtype_and_rank_of(sigma, like)
+        factors.append(jnp.exp(-(away**2) / 2))
     heatmap = math.prod(factors[1:], start=factors[0])
-    if where is not None:
-        where = jnp.broadcast_to(where, batch)
-        heatmap = jnp.where(lax.expand_dims(where, axes), heatmap, 0)
-    return jnp.broadcast_to(heatmap, like.shape).astype(centres.dtype)
+    if gaussians.where is not None:
+        labelled = lax.expand_dims(jnp.broadcast_to(gaussians.where, batch), axes)
+        heatmap = jnp.where(labelled, heatmap, 0)
+    return jnp.broadcast_to(heatmap, like.shape).astype(gaussians.means.dtype)
 
 
-def log_gaussians(axes, like, means, deviations, positions, where) -> list[Array]:
-    """The logarithm of the Gaussian along each axis, normalised over its entries."""
+def log_densities(gaussians: Gaussians, like: Array, axes: tuple[int, ...]) -> list[Array]:
+    """The logarithm of each Gaussian along each axis, normalised over the entries of the axis."""
     logs = []
-    for axis, sigma, (x, mean) in zip(
-        axes, deviations, points(axes, like, means, positions, where), strict=True
-    ):
-        # −(x − mean)² less that of the nearest entry c, in a form that does not cancel where the mean is far away.
+    pairs = _positions_and_means(gaussians, like, axes)
+    for axis, (x, mean), sigma in zip(axes, pairs, gaussians.deviations, strict=True):
+        # −(x − mean)² less that of the nearest entry, in a form that does not cancel where the mean is far away.
         away = abs(x - mean)
-        near = jnp.where(away == away.min(axis, keepdims=True), x, jnp.inf).min(axis, keepdims=True)
-        near = lax.stop_gradient(near)
-        exponent = (
-            (x - near) * (2 * mean - x - near) / (2 * dtypes.in_dtype_and_rank_of(sigma, like) ** 2)
-        )
+        nearest = jnp.where(away == away.min(axis, keepdims=True), x, jnp.inf)
+        nearest = lax.stop_gradient(nearest.min(axis, keepdims=True))
+        sigma = dtypes.in_dtype_and_rank_of(sigma, like)
+        exponent = (x - nearest) * (2 * mean - x - nearest) / (2 * sigma**2)
         logs.append(jax.nn.log_softmax(exponent, axis=axis))
     return logs
 
 
-def points(axes, like, means, positions, where) -> list[tuple[Array, Array]]:
-    """For each axis its positions and the mean, which is 0 for what is not labelled."""
+def _positions_and_means(
+    gaussians: Gaussians, like: Array, axes: tuple[int, ...]
+) -> list[tuple[Array, Array]]:
+    """For each axis its positions and the mean, which is 0 for points that are not labelled."""
+    assert gaussians.means is not None
     pairs = []
-    for i, x in enumerate(moments.aligned_positions(like, positions, axes)):
-        mean = means[..., i].astype(like.dtype)
-        mean = mean if where is None else jnp.where(jnp.broadcast_to(where, mean.shape), mean, 0)
+    for i, x in enumerate(moments.aligned_positions(like, gaussians.positions, axes)):
+        mean = gaussians.means[..., i].astype(like.dtype)
+        if gaussians.where is not None:
+            mean = jnp.where(jnp.broadcast_to(gaussians.where, mean.shape), mean, 0)
         pairs.append((x, lax.expand_dims(mean, sorted(axes))))
     return pairs

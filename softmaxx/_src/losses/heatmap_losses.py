@@ -10,7 +10,7 @@ from jax import lax
 from softmaxx._src.core import checks, dtypes, elementary, indices
 from softmaxx._src.core.types import Array, ArrayLike, Axis
 from softmaxx._src.losses import gaussian_heatmap
-from softmaxx._src.losses.gaussian_heatmap import Deviation
+from softmaxx._src.losses.gaussian_heatmap import Deviation, Gaussians
 from softmaxx._src.readouts import moments
 from softmaxx._src.readouts.moments import Positions
 
@@ -51,21 +51,19 @@ def variance_loss(
     Reference:
       Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018.
     """
-    axes, choice, _, deviations, positions, where = _checked(
-        "variance_loss", choice, None, sigma, axis, positions, where
-    )
-    return _variance_loss(axes, choice, deviations, positions, where)
+    choice, gaussians, axes = _checked("variance_loss", choice, None, sigma, axis, positions, where)
+    return _variance_loss(choice, gaussians, axes)
 
 
-@partial(jax.jit, static_argnums=0)
-def _variance_loss(axes, choice, deviations, positions, where):
+@partial(jax.jit, static_argnames="axes")
+def _variance_loss(choice: Array, gaussians: Gaussians, axes: tuple[int, ...]) -> Array:
     terms = []
-    pairs = moments.marginals(_counted(choice, where, axes), positions, axes)
-    for (p, x), sigma in zip(pairs, deviations, strict=True):
-        terms.append(
-            (moments.variance(p, x, axes) - dtypes.in_dtype_and_rank_of(sigma, choice) ** 2) ** 2
-        )
-    return _labelled(sum(terms[1:], terms[0]), choice, where, axes)
+    p = _labelled_choice(choice, gaussians.where, axes)
+    pairs = moments.marginals(p, gaussians.positions, axes)
+    for (marginal, x), sigma in zip(pairs, gaussians.deviations, strict=True):
+        sigma = dtypes.in_dtype_and_rank_of(sigma, choice)
+        terms.append((moments.variance(marginal, x, axes) - sigma**2) ** 2)
+    return _labelled_losses(sum(terms[1:], terms[0]), choice, gaussians.where, axes)
 
 
 def kl_to_gaussian(
@@ -118,19 +116,16 @@ def kl_to_gaussian(
     )
 
 
-@partial(jax.jit, static_argnums=0)
-def _kl_to_gaussian(axes, choice, means, deviations, positions, where):
-    p = _counted(choice, where, axes)
+@partial(jax.jit, static_argnames="axes")
+def _kl_to_gaussian(choice: Array, gaussians: Gaussians, axes: tuple[int, ...]) -> Array:
+    p = _labelled_choice(choice, gaussians.where, axes)
     loss = elementary.x_log_x(p).sum(axes, keepdims=True)
-    logs, pairs = (
-        gaussian_heatmap.log_gaussians(axes, p, means, deviations, positions, where),
-        moments.marginals(p, positions, axes),
-    )
-    for log_q, (marginal, _) in zip(logs, pairs, strict=True):
-        loss -= (marginal * log_q).sum(
-            axes, keepdims=True
-        )  # log q is a sum over the axes, so that the marginals are enough
-    return _labelled(loss, choice, where, axes)
+    # log q is a sum over the axes, so that the marginals of the choice are enough.
+    log_q = gaussian_heatmap.log_densities(gaussians, p, axes)
+    pairs = moments.marginals(p, gaussians.positions, axes)
+    for along, (marginal, _) in zip(log_q, pairs, strict=True):
+        loss -= (marginal * along).sum(axes, keepdims=True)
+    return _labelled_losses(loss, choice, gaussians.where, axes)
 
 
 def js_to_gaussian(
@@ -183,47 +178,51 @@ def js_to_gaussian(
     )
 
 
-@partial(jax.jit, static_argnums=0)
-def _js_to_gaussian(axes, choice, means, deviations, positions, where):
+@partial(jax.jit, static_argnames="axes")
+def _js_to_gaussian(choice: Array, gaussians: Gaussians, axes: tuple[int, ...]) -> Array:
     # ½Σ p·log(p/m) + q·log(q/m) with p·log p in one piece: the quotients and their derivatives overflow where both are small.
-    p, h = _counted(choice, where, axes), elementary.x_log_x
-    log_q = gaussian_heatmap.log_gaussians(axes, p, means, deviations, positions, where)
+    p, h = _labelled_choice(choice, gaussians.where, axes), elementary.x_log_x
+    log_q = gaussian_heatmap.log_densities(gaussians, p, axes)
     q = jnp.exp(sum(log_q[1:], log_q[0]))
     terms = h(p) + h(q) - h(p + q) + math.log(2) * (p + q)
-    return _labelled(terms.sum(axes, keepdims=True) / 2, choice, where, axes)
+    loss = terms.sum(axes, keepdims=True) / 2
+    return _labelled_losses(loss, choice, gaussians.where, axes)
 
 
-def _checked(function, choice, targets, sigma, axis, positions, where):
+def _checked(
+    function: str, choice, targets, sigma, axis, positions, where
+) -> tuple[Array, Gaussians, tuple[int, ...]]:
+    """The choice, the Gaussians to compare it with, and the axes; without targets they have no means."""
     choice = checks.arguments.real_array(function, "choice", choice)
-    axes = checks.arguments.axes_of(function, axis, choice.shape)
+    axes, joint = checks.arguments.axes_of(function, axis, choice.shape), isinstance(axis, tuple)
     positions = checks.heatmaps.positions(function, positions, axis, axes, choice.shape)
     batch = indices.batch_shape(choice.shape, axes)
     checks.arguments.where(function, where, batch, "the choices'")
     if targets is not None:
         targets = checks.arguments.real_array(function, "targets", targets)
-        checks.heatmaps.target_points(
-            function, targets.shape, (*batch, len(axes)) if isinstance(axis, tuple) else batch
-        )
-        targets = targets if isinstance(axis, tuple) else targets[..., None]
+        expected = (*batch, len(axes)) if joint else batch
+        checks.heatmaps.target_points(function, targets.shape, expected)
+        targets = targets if joint else targets[..., None]
     deviations = checks.heatmaps.deviations(
         function, sigma, choice.shape, axes, zero=targets is None
     )
-    return axes, choice, targets, deviations, positions, where
+    return choice, Gaussians(targets, deviations, positions, where), axes
 
 
-def _counted(choice: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
-    """The choice in its working dtype, zeros where it does not count, whatever it holds."""
+def _labelled_choice(choice: Array, where: ArrayLike | None, axes: tuple[int, ...]) -> Array:
+    """The choice in its working dtype; zeros where there is no label, whatever it holds."""
     p = dtypes.working(choice)
     if where is None:
         return p
-    counts = jnp.broadcast_to(where, indices.batch_shape(p.shape, axes))
-    return jnp.where(lax.expand_dims(counts, sorted(axes)), p, 0)
+    labelled = jnp.broadcast_to(where, indices.batch_shape(p.shape, axes))
+    return jnp.where(lax.expand_dims(labelled, sorted(axes)), p, 0)
 
 
-def _labelled(loss: Array, choice: Array, where, axes: tuple[int, ...]) -> Array:
-    """The losses in the choice's dtype, 0 where they do not count."""
+def _labelled_losses(
+    loss: Array, choice: Array, where: ArrayLike | None, axes: tuple[int, ...]
+) -> Array:
+    """The losses `[...]` in the choice's dtype; 0 where there is no label."""
     loss = elementary.lift_rounding_to_zero(loss)
-    loss = lax.squeeze(
-        jnp.broadcast_to(loss, [1 if i in axes else n for i, n in enumerate(choice.shape)]), axes
-    )
+    slices = [1 if i in axes else n for i, n in enumerate(choice.shape)]
+    loss = lax.squeeze(jnp.broadcast_to(loss, slices), axes)
     return (loss if where is None else jnp.where(where, loss, 0)).astype(choice.dtype)

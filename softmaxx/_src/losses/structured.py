@@ -1,6 +1,7 @@
 """Losses of oracles and smoothings: Fenchel–Young, and SPO+ for decisions."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -100,23 +101,30 @@ def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
 
     def loss(scores: Tree, targets: Tree, *args: Any) -> Array:
         scores, targets, dtype = _working("spo_plus_loss", scores, targets)
-        out = checks.oracles.shapes_of_answer("spo_plus_loss", oracle, scores, args)
-        checks.oracles.like_scores("spo_plus_loss", out, scores)
         # A target of −inf is a choice that is not allowed.
         shifted = jax.tree.map(lambda x, t: jnp.where(t == -jnp.inf, t, 2 * x - t), scores, targets)
-        rows = jax.tree.map(
-            lambda *pair: jnp.stack(pair), lax.stop_gradient(shifted), lax.stop_gradient(targets)
-        )
-        answers = row_oracle.solve_rows(oracle, rows, args)
-        checks.oracles.one_answer_for_each_row("spo_plus_loss", answers, out, 2)
-        # max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ = ⟨2θ − t, y(2θ − t) − y(t)⟩, and both answers are held (Danskin).
+        answers = _two_answers(oracle, shifted, targets, args)
+        # max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ = ⟨2θ − t, y(2θ − t) − y(t)⟩, and no derivative of the scores passes
+        # through the answers (Danskin).
         return trees.inner(shifted, jax.tree.map(lambda y: y[0] - y[1], answers)).astype(dtype)
 
     return loss
 
 
+@partial(jax.jit, static_argnums=0)
+def _two_answers(oracle: Oracle, shifted: Tree, targets: Tree, args: tuple) -> Tree:
+    """What the oracle answers to both, `[2, ...]`, asked at once; the oracle is traced once."""
+    function = "spo_plus_loss"
+    one = checks.oracles.shapes_of_answer(function, oracle, shifted, args)
+    checks.oracles.like_scores(function, one, shifted)
+    rows = jax.tree.map(lambda *pair: jnp.stack(pair), *lax.stop_gradient((shifted, targets)))
+    answers = row_oracle.solve_rows(oracle, rows, args)
+    checks.oracles.one_answer_for_each_row(function, answers, one, 2)
+    return answers
+
+
 def _working(function: str, scores: Tree, targets: Tree) -> tuple[Tree, Tree, jnp.dtype]:
-    """Scores and targets in the dtype to compute in, and that of the loss."""
+    """Scores and targets in the dtype to compute in, and the dtype of the loss."""
     scores, targets = checks.oracles.scores_and_targets(function, scores, targets)
     dtype = dtypes.widest_dtype([leaf.dtype for leaf in jax.tree.leaves(scores)])
     targets = jax.tree.map(lambda t, x: t.astype(dtypes.working_dtype(x.dtype)), targets, scores)

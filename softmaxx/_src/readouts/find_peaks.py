@@ -13,7 +13,7 @@ from softmaxx._src.core import checks, dtypes, indices, masks, sharding
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
 from softmaxx._src.readouts import moments, windows
 from softmaxx._src.readouts.moments import Positions
-from softmaxx._src.readouts.windows import Radius
+from softmaxx._src.readouts.windows import Radius, Window
 
 
 class Peaks(NamedTuple):
@@ -116,49 +116,50 @@ def find_peaks(
     function = "find_peaks"
     scores, axes = checks.arguments.of_choice(function, scores, axis, where, temperature)
     count = checks.counts.static_count(function, "count", count)
-    window = checks.heatmaps.radii(function, "window", window, len(axes))
+    radii = checks.heatmaps.radii(function, "window", window, len(axes))
     min_distance = checks.heatmaps.radii(function, "min_distance", min_distance, len(axes))
     checks.heatmaps.any_distance(function, min_distance)
     checks.arguments.one_for_each_choice(function, "threshold", threshold, scores.shape, axes)
     positions = checks.heatmaps.positions(function, positions, axis, axes, scores.shape)
     checks.functions.choice(function, choice)
-    static = (count, window, min_distance, choice, axes, isinstance(axis, tuple))
-    return _find_peaks(static, scores, where, temperature, threshold, positions)
-
-
-@partial(jax.jit, static_argnums=0)
-def _find_peaks(static, scores, where, temperature, threshold, positions):
-    count, window, min_distance, choice, axes, joint = static
-    x = masks.masked(dtypes.working(scores), where)
-    share = windows.chosen("find_peaks", x, temperature, choice, axes, ~(x == -jnp.inf))
-    maxima = _local_maxima(
-        sharding.computed_once(lax.stop_gradient(x)),
-        lax.stop_gradient(dtypes.in_dtype_and_rank_of(threshold, x)),
-        min_distance,
-        axes,
+    search = _Search(
+        count, min_distance, Window(function, choice, radii, axes), isinstance(axis, tuple)
     )
+    return _find_peaks(search, scores, where, temperature, threshold, positions)
 
-    def take(left, _):
-        peak = indices.first_argmax(left, axes)
-        valid = left.max(axes, keepdims=True) > -jnp.inf
-        return jnp.where(windows.within(x, peak, min_distance, axes), -jnp.inf, left), (peak, valid)
+
+class _Search(NamedTuple):
+    """What `find_peaks` is compiled for; `joint` if the axes are given as a tuple."""
+
+    count: int
+    min_distance: tuple[int, ...]
+    window: Window
+    joint: bool
+
+
+@partial(jax.jit, static_argnames="search")
+def _find_peaks(search: _Search, scores, where, temperature, threshold, positions) -> Peaks:
+    window, axes, joint = search.window, search.window.axes, search.joint
+    x = masks.masked(dtypes.working(scores), where)
+    share = window.choose(x, ~(x == -jnp.inf), temperature)
+    threshold = dtypes.in_dtype_and_rank_of(threshold, x)
+    maxima = _local_maxima(*lax.stop_gradient((x, threshold)), search.min_distance, axes)
 
     def read(peak, valid):
-        inside = windows.within(x, peak, window, axes) & valid
-        p = windows.chosen("find_peaks", x, temperature, choice, axes, inside)
-        valid = valid & ~(
-            p.sum(axes, keepdims=True) == 0
-        )  # below the background of the choice there is no position
+        inside = window.around(x, peak) & valid
+        p = window.choose(x, inside, temperature)
+        # Where the window is below the background of the choice, there is no position.
+        valid = valid & ~(p.sum(axes, keepdims=True) == 0)
+        highest = windows.within(x, peak, (0,) * len(axes), axes) & valid
         return Peaks(
             moments.mean_position(p, positions, axes, joint),
-            jnp.where(windows.within(x, peak, (0,) * len(axes), axes) & valid, x, 0).sum(axes),
+            jnp.where(highest, x, 0).sum(axes),
             jnp.where(inside | jnp.isnan(share), share, 0).sum(axes),
             moments.covariance(p, positions, axes, joint),
             lax.squeeze(valid, axes),
         )
 
-    _, found = lax.scan(take, maxima, length=count)
-    peaks = jax.vmap(read, out_axes=scores.ndim - len(axes))(*found)
+    peaks = jax.vmap(read, out_axes=scores.ndim - len(axes))(*_highest(maxima, search))
     return Peaks(*(field if field.dtype == bool else field.astype(scores.dtype) for field in peaks))
 
 
@@ -166,6 +167,7 @@ def _local_maxima(
     x: Array, threshold: Array, radii: tuple[int, ...], axes: tuple[int, ...]
 ) -> Array:
     """x where it is a local maximum, −inf elsewhere."""
+    x = sharding.computed_once(x)
     highest, lowest = x, jnp.where(x == -jnp.inf, jnp.inf, x)
     for axis, radius in zip(axes, radii, strict=True):
         size = tuple(2 * radius + 1 if i == axis else 1 for i in range(x.ndim))
@@ -174,3 +176,16 @@ def _local_maxima(
         highest = lax.reduce_window(highest, -jnp.inf, lax.max, size, ones, padding)
         lowest = lax.reduce_window(lowest, jnp.inf, lax.min, size, ones, padding)
     return jnp.where((x == highest) & (x > lowest) & (x > threshold), x, -jnp.inf)
+
+
+def _highest(maxima: Array, search: _Search) -> tuple[Array, Array]:
+    """The places of the highest maxima, `[count, ..., 1]`, and whether there are so many."""
+    axes = search.window.axes
+
+    def take(left, _):
+        peak = indices.first_argmax(left, axes)
+        valid = left.max(axes, keepdims=True) > -jnp.inf
+        taken = windows.within(left, peak, search.min_distance, axes)
+        return jnp.where(taken, -jnp.inf, left), (peak, valid)
+
+    return lax.scan(take, maxima, length=search.count)[1]

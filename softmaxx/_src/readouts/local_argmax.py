@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from softmaxx._src.core import checks, dtypes, indices, masks, sharding
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
 from softmaxx._src.readouts import moments, windows
 from softmaxx._src.readouts.moments import Positions
-from softmaxx._src.readouts.windows import Radius
+from softmaxx._src.readouts.windows import Radius, Window
 
 Weight = Callable[[Array], Array]
 
@@ -75,34 +76,40 @@ def local_argmax(
     """
     function = "local_argmax"
     scores, axes = checks.arguments.of_choice(function, scores, axis, where, temperature)
-    window = checks.heatmaps.radii(function, "window", window, len(axes))
+    radii = checks.heatmaps.radii(function, "window", window, len(axes))
     positions = checks.heatmaps.positions(function, positions, axis, axes, scores.shape)
     checks.functions.choice(function, choice)
     if weight is not None:
         checks.functions.static_function(
             function, "weight", weight, "of the distances along an axis"
         )
-    return _local_argmax(
-        scores, where, temperature, positions, window, choice, weight, axes, isinstance(axis, tuple)
-    )
+    reading = _Reading(Window(function, choice, radii, axes), weight, isinstance(axis, tuple))
+    return _local_argmax(reading, scores, where, temperature, positions)
 
 
-@partial(jax.jit, static_argnums=(4, 5, 6, 7, 8))
-def _local_argmax(scores, where, temperature, positions, window, choice, weight, axes, joint):
+class _Reading(NamedTuple):
+    """What `local_argmax` is compiled for; `joint` if the axes are given as a tuple."""
+
+    window: Window
+    weight: Weight | None
+    joint: bool
+
+
+@partial(jax.jit, static_argnames="reading")
+def _local_argmax(reading: _Reading, scores, where, temperature, positions) -> Array:
+    window, axes = reading.window, reading.window.axes
     x = masks.masked(dtypes.working(scores), where)
     peak = indices.first_argmax(sharding.computed_once(lax.stop_gradient(x)), axes)
-    p = windows.chosen(
-        "local_argmax", x, temperature, choice, axes, windows.within(x, peak, window, axes)
-    )
-    p = _weighted(p, peak, weight, axes)
+    p = window.choose(x, window.around(x, peak), temperature)
+    if reading.weight is not None:
+        p = _weighted(p, reading.weight, windows.distances(p, peak, axes), axes)
     p = jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, p)
-    return moments.mean_position(p, positions, axes, joint).astype(scores.dtype)
+    return moments.mean_position(p, positions, axes, reading.joint).astype(scores.dtype)
 
 
-def _weighted(p: Array, centre: Array, weight: Weight | None, axes: tuple[int, ...]) -> Array:
-    if weight is None:
-        return p
-    for distance in windows.distances(p, centre, axes):
+def _weighted(p: Array, weight: Weight, distances: list[Array], axes: tuple[int, ...]) -> Array:
+    """The choice times the weights of the distances along each axis, normalised."""
+    for distance in distances:
         distance = distance.astype(p.dtype)
         factor = weight(distance)
         checks.functions.elementwise("local_argmax", "weight", factor, distance)

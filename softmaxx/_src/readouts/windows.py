@@ -1,30 +1,48 @@
-"""Windows in a map: which entries are near a peak, and the choice from them alone."""
+"""Windows in a map: where they lie, and the choice among the scores inside."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from softmaxx._src.core import checks, indices
-from softmaxx._src.core.types import Array
+from softmaxx._src.core.types import Array, Number
 
 Radius = int | tuple[int, ...]
 
 
-def chosen(function, x, temperature, choice, axes, inside) -> Array:
-    """The choice from the entries inside, checked."""
+class Window(NamedTuple):
+    """What reading a window is compiled for; `function` is named in errors."""
 
-    def choose(x, inside, temperature):
-        return choice(x, axis=axes, where=inside, temperature=temperature)
+    function: str
+    choice: Callable[..., Array]
+    radii: tuple[int, ...]
+    axes: tuple[int, ...]
 
-    remedy = "such as functools.partial(softmaxx.entmax, alpha=1.5)"
-    checks.functions.closes_over_nothing(
-        function, "choice", choose, x, inside, jnp.asarray(temperature), remedy=remedy
-    )
-    p = choose(x, inside, temperature)
-    checks.functions.elementwise(function, "choice", p, x)
-    return p
+    def around(self, x: Array, centre: Array) -> Array:
+        """Which entries are in the window around the centre of their slice."""
+        return within(x, centre, self.radii, self.axes)
+
+    def choose(self, x: Array, inside: Array, temperature: Number) -> Array:
+        """The choice among the entries inside; that the function is fit to make it is checked."""
+
+        def choose(x, inside, temperature):
+            return self.choice(x, axis=self.axes, where=inside, temperature=temperature)
+
+        checks.functions.closes_over_nothing(
+            self.function,
+            "choice",
+            choose,
+            *(x, inside, jnp.asarray(temperature)),
+            remedy="such as functools.partial(softmaxx.entmax, alpha=1.5)",
+        )
+        p = choose(x, inside, temperature)
+        checks.functions.elementwise(self.function, "choice", p, x)
+        return p
 
 
 def within(x: Array, centre: Array, radii: tuple[int, ...], axes: tuple[int, ...]) -> Array:
-    """Which entries are at most so far from the centre of their slice along every axis."""
+    """Which entries are at most a radius from the centre of their slice, along every axis."""
     inside = jnp.ones((1,) * x.ndim, bool)
     for distance, radius in zip(distances(x, centre, axes), radii, strict=True):
         inside = inside & (abs(distance) <= radius)
@@ -32,7 +50,10 @@ def within(x: Array, centre: Array, radii: tuple[int, ...], axes: tuple[int, ...
 
 
 def distances(x: Array, centre: Array, axes: tuple[int, ...]) -> list[Array]:
-    """For each axis how far its entries are from the centre, which is given in row-major order of the axes as listed."""
+    """How far each entry is from the centre of its slice, one array for each axis.
+
+    The centre is an index in row-major order of the axes as listed.
+    """
     distances = []
     for axis in reversed(axes):
         n = x.shape[axis]
