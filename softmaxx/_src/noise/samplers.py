@@ -73,8 +73,11 @@ class Sampler(NamedTuple):
 def groups_of_points(
     sampler: Sampler, key: Key, groups: Array, size: int, dimension: int, dtype: jnp.dtype
 ) -> Array:
-    """The points of the groups with these numbers, `[groups·size, dimension]`: the same however they are split into calls."""
-    # Keys of other kinds are not independent under vmap (rbg draws by the first of them), these are.
+    """The points of the groups with these numbers, `[groups·size, dimension]`.
+
+    A group has the same points in whichever call it is drawn.
+    """
+    # Threefry keys are independent under vmap. Other kinds are not: rbg draws by the first of them.
     key = jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")
     drawn = jax.vmap(
         lambda group: sampler.draw(jax.random.fold_in(key, group), (size, dimension), dtype)
@@ -84,15 +87,15 @@ def groups_of_points(
 
 
 def _uniform(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Uniforms strictly between 0 and 1, odd multiples of ε/2, so that 1 − u is another of them."""
+    """Uniforms strictly between 0 and 1. They are odd multiples of ε/2, and so is 1 − u."""
     if dtype != jnp.float32:
         return jax.random.uniform(key, shape, dtype) + jnp.finfo(dtype).eps / 2
-    # Threefry makes two words at a time, of which `jax.random.uniform` keeps one in float32: noise is a third of the time.
+    # Threefry makes two words at a time. In float32 `jax.random.uniform` keeps only one of them;
+    # this keeps both, since drawing is a third of the time of `perturbed`.
     seed = jax.random.bits(key, (2,), jnp.uint32)
     words = threefry_2x32(seed, jnp.arange(math.prod(shape), dtype=jnp.uint32)).reshape(shape)
-    return _fraction(
-        words | (seed[0] & 0), dtype
-    )  # inside of shard_map the words have forgotten that seeds differ
+    # Inside of shard_map the words have forgotten that seeds differ.
+    return _fraction(words | (seed[0] & 0), dtype)
 
 
 def _antithetic(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
@@ -102,34 +105,27 @@ def _antithetic(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
 
 def _latin_hypercube(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
     order, offset = jax.random.split(key)
-    slices = jnp.argsort(jax.random.bits(order, shape, jnp.uint32), axis=0).astype(
-        dtype
-    )  # a permutation for each axis
-    return jnp.minimum(
-        (slices + _uniform(offset, shape, dtype)) / shape[0], 1 - jnp.finfo(dtype).eps / 2
-    )
+    # A permutation for each axis says in which slice each point is.
+    slices = jnp.argsort(jax.random.bits(order, shape, jnp.uint32), axis=0).astype(dtype)
+    u = (slices + _uniform(offset, shape, dtype)) / shape[0]
+    return jnp.minimum(u, 1 - jnp.finfo(dtype).eps / 2)
 
 
 def _sobol(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
-    # A point is the sum over GF(2) of the direction numbers v_k at the one bits k of its index. The scrambling maps every v
-    # by a random matrix with ones on its diagonal and zeros above, per axis, then shifts all points by one random number.
+    # A point is the sum over GF(2) of the direction numbers v_k, over the bits k of its index that
+    # are 1. The scrambling maps each v by a random matrix, one for each axis, with ones on the
+    # diagonal and zeros above. Then one random number shifts all points (Matoušek 1998).
     rows, dimension = shape
     directions = _sobol_directions(dimension, max(1, (rows - 1).bit_length()))
     mixing, shift = jax.random.split(key)
-    place = jnp.asarray(1 << np.arange(_WORD)[::-1], jnp.uint32)[
-        :, None
-    ]  # the value of each bit, the first the largest
+    # The value of each bit, the largest first.
+    place = jnp.asarray(1 << np.arange(_WORD)[::-1], jnp.uint32)[:, None]
     columns = place | (jax.random.bits(mixing, (_WORD, dimension), jnp.uint32) & (place - 1))
     scrambled = _sum_of_bits(jnp.asarray(directions) & place[None], columns[None])
-    index = (
-        jnp.arange(rows, dtype=jnp.uint32)[:, None]
-        & (1 << jnp.arange(len(directions), dtype=jnp.uint32))[None]
-    )
-    points = (
-        _sum_of_bits(index[:, :, None], scrambled[None])
-        ^ jax.random.bits(shift, (dimension,), jnp.uint32)[None]
-    )
-    return _fraction(points, dtype)
+    bits = 1 << jnp.arange(len(directions), dtype=jnp.uint32)
+    index = jnp.arange(rows, dtype=jnp.uint32)[:, None] & bits[None]
+    points = _sum_of_bits(index[:, :, None], scrambled[None])
+    return _fraction(points ^ jax.random.bits(shift, (dimension,), jnp.uint32)[None], dtype)
 
 
 def _fraction(words: Array, dtype: jnp.dtype) -> Array:
@@ -140,14 +136,16 @@ def _fraction(words: Array, dtype: jnp.dtype) -> Array:
 
 def _sum_of_bits(bits: Array, values: Array) -> Array:
     """The sum over GF(2), along axis 1, of the values whose bit is not 0."""
-    return lax.reduce(
-        jnp.where(bits != 0, values, jnp.uint32(0)), np.uint32(0), lax.bitwise_xor, (1,)
-    )
+    values = jnp.where(bits != 0, values, jnp.uint32(0))
+    return lax.reduce(values, np.uint32(0), lax.bitwise_xor, (1,))
 
 
 def _sobol_directions(dimension: int, count: int) -> np.ndarray:
-    """The direction numbers v_0, v_1, …, `[count, 1, dimension]`: point 2^{k+1} − 1 in the Gray code's order is v_k."""
-    from scipy.stats import qmc  # takes half a second to import, which only those pay who use it
+    """The direction numbers v_0, v_1, …, `[count, 1, dimension]`.
+
+    SciPy orders the points by the Gray code. In that order point 2^{k+1} − 1 is v_k.
+    """
+    from scipy.stats import qmc  # its import takes half a second, so only users of sobol pay
 
     checks.noises.sobol_dimension(dimension, _SOBOL_DIMENSIONS)
     engine = qmc.Sobol(dimension, scramble=False, bits=_WORD)
@@ -159,7 +157,7 @@ def _sobol_directions(dimension: int, count: int) -> np.ndarray:
 
 
 def _half(count: int) -> int:
-    return 2 if count % 2 else count // 2  # an odd count is then refused
+    return 2 if count % 2 else count // 2  # the check of group sizes then refuses an odd count
 
 
 independent = Sampler(_uniform, lambda count: 1)

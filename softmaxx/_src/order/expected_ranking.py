@@ -56,20 +56,19 @@ def expected_ranking(
     return _expected_ranking(scores, sigma, difference, axis)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(jax.jit, static_argnames=("below", "axis"))
 def _expected_ranking(
     scores: Array, sigma: Number, below: Callable[[Array], Array], axis: int
 ) -> Array:
     sigma = jnp.expand_dims(dtypes.in_dtype_and_rank_of(sigma, scores), axis)
-    largest = float(jnp.finfo(sigma.dtype).max) / 4
+    limits = jnp.finfo(sigma.dtype)
+    largest = float(limits.max) / 4
     x = jnp.clip(scores.astype(sigma.dtype), -largest, largest)
     difference = jnp.expand_dims(x, axis + 1) - jnp.expand_dims(x, axis)  # [own, other]
-    sharp = (sigma >= 0) & (
-        sigma < 2 * float(jnp.finfo(sigma.dtype).tiny) ** (1 / 3)
-    )  # 1/σ³ of a derivative would overflow
+    # A second derivative has 1/σ³, which overflows below this σ.
+    sharp = (sigma >= 0) & (sigma < 2 * float(limits.tiny) ** (1 / 3))
     far = sharp | (abs(difference) > _FAR * sigma)
     scaled = jnp.where(far, 0, difference) / jnp.where(sharp, 1, sigma)
     scaled = jnp.where(sigma >= 0, jnp.where(far, _FAR * jnp.sign(difference), scaled), jnp.nan)
-    return (0.5 + below(scaled).sum(axis + 1)).astype(
-        scores.dtype
-    )  # 1 less the ½ of an entry with itself
+    # The sum has D(0) = ½ too much, of an entry with itself.
+    return (0.5 + below(scaled).sum(axis + 1)).astype(scores.dtype)

@@ -7,9 +7,9 @@ import jax
 from softmaxx._src.core import checks, dtypes, masks
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
 from softmaxx._src.noise import score_function
+from softmaxx._src.noise.expectation import Plan, expectation
 from softmaxx._src.noise.noises import Noise, normal
 from softmaxx._src.noise.samplers import independent
-from softmaxx._src.noise.score_function import Plan
 from softmaxx._src.oracles import vertices
 from softmaxx._src.readouts import moments
 from softmaxx._src.readouts.moments import Positions
@@ -75,15 +75,19 @@ def perturbed_argmax(
     return _perturbed_argmax(plan, isinstance(axis, tuple), scores, where, sigma, key, positions)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnames=("plan", "joint"))
 def _perturbed_argmax(plan, joint, scores, where, sigma, key, positions):
-    x = masks.shifted(scores, where, plan.axes)
-    sigma, axes = dtypes.in_dtype_and_rank_of(sigma, x), tuple(axis + 1 for axis in plan.axes)
-
-    def rows(leaves):
-        return vertices.one_hot_argmax(
-            score_function.perturbed_scores(plan.noise, *leaves[0]), axis=axes
-        )
-
-    p = score_function.expectation(plan, rows, [x], [sigma], key).mean
+    p = _mean_vertex(plan, masks.shifted(scores, where, plan.axes), sigma, key)
     return moments.mean_position(p, positions, plan.axes, joint).astype(scores.dtype)
+
+
+def _mean_vertex(plan: Plan, x: Array, sigma: Number, key: Key) -> Array:
+    """The mean of `one_hot_argmax` over the samples: a choice, in the shape of x."""
+    axes = tuple(axis + 1 for axis in plan.axes)  # the samples lead
+
+    def answers(leaves):
+        u = score_function.perturbed_scores(plan.noise, *leaves[0])
+        return vertices.one_hot_argmax(u, axis=axes)
+
+    sigma = dtypes.in_dtype_and_rank_of(sigma, x)
+    return expectation(plan, answers, [x], [sigma], key).mean

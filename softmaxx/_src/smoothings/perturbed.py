@@ -6,15 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from softmaxx._src.core import attached, checks, dtypes, sharding, trees
+from softmaxx._src.core import checks
 from softmaxx._src.core.types import Array, ArrayLike, Key, Number, Oracle, SmoothMax, Tree
-from softmaxx._src.noise import score_function
+from softmaxx._src.noise.expectation import Plan
 from softmaxx._src.noise.noises import Noise, gumbel, normal
 from softmaxx._src.noise.samplers import Sampler, independent
-from softmaxx._src.noise.score_function import Expectation, Plan
-from softmaxx._src.oracles import row_oracle, vertices
+from softmaxx._src.oracles import vertices
+from softmaxx._src.smoothings import perturbed_means
+from softmaxx._src.smoothings.perturbed_means import Call
 
 
 def perturbed(
@@ -146,138 +146,30 @@ def standard_error(smooth: SmoothMax) -> SmoothMax:
 
 @dataclass(frozen=True, eq=False)
 class _Perturbed:
-    """The functions of one `perturbed` pair."""
+    """The functions of one `perturbed` pair, and of their standard errors."""
 
     oracle: Oracle
     plan: Plan
     sigma: Tree
 
     def argmax(self, scores: Tree, *args: Any, key: Key) -> Any:
-        return _argmax(self.oracle, self.plan, *self._checked(scores, key), args)
+        return perturbed_means.argmax(self._call(scores, key, args), self.oracle, self.plan, "mean")
 
     def value(self, scores: Tree, *args: Any, key: Key) -> Array:
-        return _value(self.oracle, self.plan, *self._checked(scores, key), args)
+        return perturbed_means.value(self._call(scores, key, args), self.oracle, self.plan, "mean")
 
     def argmax_error(self, scores: Tree, *args: Any, key: Key) -> Any:
-        return _argmax_error(self.oracle, self.plan, *self._checked(scores, key), args)
+        return perturbed_means.argmax(
+            self._call(scores, key, args), self.oracle, self.plan, "error"
+        )
 
     def value_error(self, scores: Tree, *args: Any, key: Key) -> Array:
-        return _value_error(self.oracle, self.plan, *self._checked(scores, key), args)
+        return perturbed_means.value(self._call(scores, key, args), self.oracle, self.plan, "error")
 
-    def _checked(self, scores: Tree, key: Key) -> tuple[Tree, tuple, Key]:
+    def _call(self, scores: Tree, key: Key, args: tuple) -> Call:
         scores = checks.oracles.scores("perturbed", scores)
         sigmas = checks.oracles.one_for_each_leaf("perturbed", "sigma", self.sigma, scores)
-        return scores, sigmas, checks.noises.random_key("perturbed", key)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _argmax(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, args: tuple) -> Any:
-    answers, out = _answers(oracle, plan, scores, sigmas, key, args)
-    return dtypes.in_dtypes_of(out, answers.mean)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _argmax_error(
-    oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, args: tuple
-) -> Any:
-    answers, out = _answers(oracle, plan, scores, sigmas, key, args)
-    return dtypes.in_dtypes_of(out, answers.error)
-
-
-def _answers(oracle, plan, scores, sigmas, key, args) -> tuple[Expectation, Any]:
-    """The expectation of the oracle's answer, and what the answer looks like."""
-    theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
-    answers = score_function.expectation(plan, lambda leaves: solve(leaves)[1], theta, sigma, key)
-    valid = _one_or_nan(theta, sigma)
-    return jax.tree.map(lambda y: y * valid.astype(y.dtype), answers), out
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _value(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, args: tuple) -> Array:
-    theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
-    checks.oracles.like_scores("perturbed", out, scores)
-    differentiable = any(
-        jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in jax.tree.leaves(args)
-    )
-
-    def products(leaves):
-        # With y held, ⟨u, y⟩ moves by ⟨y, du⟩ (Danskin), so that ∂ value/∂θ = E y·∂u/∂θ and ∂ value/∂σ = E y·∂u/∂σ.
-        u, y = solve(leaves)
-        y = [y.astype(u.dtype) for y, u in zip(jax.tree.leaves(y), u, strict=True)]
-        slopes = [score_function.slopes(plan.noise, *leaf) for leaf in leaves]
-        gradients = [
-            (by_theta * y, by_sigma * y)
-            for (by_theta, by_sigma), y in zip(slopes, lax.stop_gradient(y), strict=True)
-        ]
-        product = jax.vmap(trees.inner)(u, y)
-        held = lax.stop_gradient(product)
-        if not differentiable:
-            return held, sharding.zeros_keeping_sharding(held), gradients
-        return (
-            held,
-            jnp.where(jnp.isfinite(held), product - held, 0),
-            gradients,
-        )  # 0, and how it moves with the args
-
-    means = score_function.expectation(plan, products, theta, sigma, key)
-    total, (_, by_args, gradients) = means.held[0], means.mean
-    total = total + by_args if differentiable else total
-    # Rounded as `argmax` is, which it equals.
-    by_theta = [
-        g.astype(leaf.dtype).astype(g.dtype)
-        for (g, _), leaf in zip(gradients, jax.tree.leaves(scores), strict=True)
-    ]
-    theta, sigma = (
-        [
-            p + sharding.zeros_keeping_sharding(g)
-            for p, (g, _) in zip(points, gradients, strict=True)
-        ]
-        for points in (theta, sigma)
-    )
-    valid = _one_or_nan(theta, sigma).astype(total.dtype)
-    total = valid * attached.with_gradients(
-        total, (by_theta, [g for _, g in gradients]), (theta, sigma)
-    )
-    return total.astype(dtypes.widest_dtype([leaf.dtype for leaf in jax.tree.leaves(scores)]))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _value_error(
-    oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, key: Key, args: tuple
-) -> Array:
-    theta, sigma, solve, out = _problem(oracle, plan, scores, sigmas, args)
-    checks.oracles.like_scores("perturbed", out, scores)
-
-    def product(leaves):
-        u, y = solve(leaves)
-        return jax.vmap(trees.inner)(u, jax.tree.leaves(y))
-
-    error = score_function.expectation(plan, product, theta, sigma, key).error
-    return error.astype(dtypes.widest_dtype([leaf.dtype for leaf in jax.tree.leaves(scores)]))
-
-
-def _problem(oracle: Oracle, plan: Plan, scores: Tree, sigmas: tuple, args: tuple) -> tuple:
-    """The leaves of the scores and their σ in the working dtype, how to solve rows of noise, and what one answer looks like."""
-    out = checks.oracles.shapes_of_answer("perturbed", oracle, scores, args)
-    leaves, tree = jax.tree.flatten(scores)
-    sigma = [
-        dtypes.in_dtype_and_rank_of(one, leaf) for one, leaf in zip(sigmas, leaves, strict=True)
-    ]
-    theta = [leaf.astype(one.dtype) for one, leaf in zip(sigma, leaves, strict=True)]
-
-    def solve(leaves):
-        u = [score_function.perturbed_scores(plan.noise, *leaf) for leaf in leaves]
-        y = row_oracle.solve_rows(oracle, tree.unflatten(u), args)
-        checks.oracles.one_answer_for_each_row("perturbed", y, out, len(u[0]))
-        return u, jax.tree.map(dtypes.working, y)
-
-    return theta, sigma, solve, out
-
-
-def _one_or_nan(theta: list[Array], sigma: list[Array]) -> Array:
-    """A factor that makes the result nan for scores with a nan and for σ < 0, whatever the oracle answers to them."""
-    wrong = [jnp.isnan(t).any() | ~(s >= 0).all() for t, s in zip(theta, sigma, strict=True)]
-    return jnp.where(jnp.stack(wrong).any(), jnp.nan, 1)
+        return Call(scores, sigmas, checks.noises.random_key("perturbed", key), args)
 
 
 def _gumbel_penalty(sigma: Number, targets: ArrayLike, *args: Any, **kwargs: Any) -> Array:

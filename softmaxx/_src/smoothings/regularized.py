@@ -68,28 +68,29 @@ class _Regularized:
 
     def value(self, scores: Tree, *args: Any, **kwargs: Any) -> Array:
         scores = checks.oracles.scores("regularized", scores)
-        return _regularized_value(self.best, self.omega, scores, args, kwargs)
+        return _checked_value(self.best, self.omega, scores, args, kwargs)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _regularized_value(argmax, penalty, scores, args, kwargs):
+@partial(jax.jit, static_argnames=("argmax", "penalty"))
+def _checked_value(argmax, penalty, scores, args, kwargs):
     out = checks.functions.shapes_of_result("regularized", "argmax", argmax, scores, args, kwargs)
     checks.oracles.like_scores("regularized", out, scores, "argmax", "⟨scores, p⟩ less the penalty")
     omega = checks.functions.shapes_of_result("regularized", "penalty", penalty, out, args, kwargs)
     checks.functions.scalar("regularized", "penalty", omega)
     dtype = dtypes.widest_dtype([leaf.dtype for leaf in jax.tree.leaves(scores)])
-    return _held_value(argmax, penalty, scores, args, kwargs).astype(dtype)
+    return _value(argmax, penalty, scores, args, kwargs).astype(dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _held_value(argmax, penalty, scores, args, kwargs):
+def _value(argmax, penalty, scores, args, kwargs):
     p = argmax(scores, *args, **kwargs)
     return _inner(scores, p) - dtypes.working(penalty(p, *args, **kwargs))
 
 
-@_held_value.defjvp
-def _held_value_jvp(argmax, penalty, primals, tangents):
-    # F' = ⟨p, dθ⟩ − ∂Ω/∂args·dargs at the maximising p, held (Danskin); its own derivative counts from the second order on.
+@_value.defjvp
+def _value_jvp(argmax, penalty, primals, tangents):
+    # F' = ⟨p, dθ⟩ − ∂Ω/∂args·dargs: the maximising p does not move in the first order (Danskin
+    # 1967). This tangent is differentiated as it stands, so that p moves in the second order.
     (scores, args, kwargs), (dscores, *dargs) = primals, tangents
     p = argmax(scores, *args, **kwargs)
     omega, domega = jax.jvp(
@@ -97,8 +98,8 @@ def _held_value_jvp(argmax, penalty, primals, tangents):
     )
     value = _inner(scores, p) - dtypes.working(omega)
     dscores = jax.tree.map(dtypes.working, dscores)
-    along = trees.sum_of_products(dtypes.in_dtypes_of(dscores, p), dscores, value.dtype)
-    return value, along - dtypes.working(domega)
+    change = trees.sum_of_products(dtypes.in_dtypes_of(dscores, p), dscores, value.dtype)
+    return value, change - dtypes.working(domega)
 
 
 def _inner(scores: Tree, p: Tree) -> Array:

@@ -132,7 +132,9 @@ class _Tsallis:
         scores, axes, power = simplex.checked(
             self.function, scores, self.alpha, self.axis, where, temperature
         )
-        return _value(scores, where, self.alpha, temperature, self.shift, power, axes)
+        return _value(
+            scores, where, self.alpha, temperature, shift=self.shift, power=power, axes=axes
+        )
 
     def penalty(
         self, targets: ArrayLike, *, where: ArrayLike | None = None, temperature: Number = 1.0
@@ -140,7 +142,7 @@ class _Tsallis:
         targets, axes, power = simplex.checked(
             self.function, targets, self.alpha, self.axis, where, temperature
         )
-        return _penalty(targets, self.alpha, temperature, self.shift, power, axes)
+        return _penalty(targets, self.alpha, temperature, shift=self.shift, power=power, axes=axes)
 
     def loss(
         self,
@@ -155,8 +157,8 @@ class _Tsallis:
         )
 
 
-@partial(jax.jit, static_argnums=(4, 5, 6))
-def _value(scores, where, alpha, temperature, shift, power, axes):
+@partial(jax.jit, static_argnames=("shift", "power", "axes"))
+def _value(scores, where, alpha, temperature, *, shift, power, axes):
     working = dtypes.working(scores)
     value = smoothed_max.value(working, where, alpha, temperature, power, axes)
     if shift:
@@ -164,8 +166,8 @@ def _value(scores, where, alpha, temperature, shift, power, axes):
     return value.astype(scores.dtype)
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5))
-def _penalty(targets, alpha, temperature, shift, power, axes):
+@partial(jax.jit, static_argnames=("shift", "power", "axes"))
+def _penalty(targets, alpha, temperature, *, shift, power, axes):
     p = dtypes.working(targets)
     alpha, temperature = (
         dtypes.in_dtype_and_rank_of(alpha, p),
