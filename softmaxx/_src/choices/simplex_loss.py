@@ -9,62 +9,66 @@ from jax import lax
 
 from softmaxx._src.choices import simplex, smoothed_max
 from softmaxx._src.choices.powers import Power
+from softmaxx._src.choices.smoothed_max import Problem
 from softmaxx._src.core import checks, elementary, indices, sharding
 from softmaxx._src.core.types import Array
 
 
 def loss(function: str, scores, targets, alpha, axis, where, temperature) -> Array:
+    """The loss of labels or of distributions; its errors are told in the name of `function`."""
     scores, axes, power = simplex.checked(function, scores, alpha, axis, where, temperature)
-    targets, labels = checks.targets.labels_or_distributions(function, targets, scores.shape, axes)
-    lost = _of_labels_jitted if labels else _of_distribution_jitted
-    return lost(scores, targets, where, alpha, temperature, power, axes)
+    targets, labelled = checks.targets.labels_or_distributions(
+        function, targets, scores.shape, axes
+    )
+    static = {"power": power, "axes": axes, "labelled": labelled}
+    return _loss(scores, targets, where, alpha, temperature, **static)
+
+
+@partial(jax.jit, static_argnames=("power", "axes", "labelled"))
+def _loss(scores, targets, where, alpha, temperature, *, power, axes, labelled) -> Array:
+    problem = smoothed_max.problem(scores, where, alpha, temperature, power, axes)
+    losses, counts = (of_labels if labelled else of_distributions)(problem, targets, power, axes)
+    losses = jnp.where(counts, elementary.lift_rounding_to_zero(losses), 0)
+    return lax.squeeze(losses, axes).astype(scores.dtype)
 
 
 def of_labels(
-    scores, labels, where, alpha, temperature, power: Power, axes: tuple[int, ...]
-) -> Array:
-    """F − x_y, `[...]`, for the class y; 0 where y < 0 or nothing may be chosen, nan for a y that is none."""
-    given = smoothed_max.problem(scores, where, alpha, temperature, power, axes)
-    peak = given.solved.peak
+    problem: Problem, labels: Array, power: Power, axes: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """F − x_y for the class y, `[..., 1]`, nan for a y that is none; and which slices count.
+
+    Those do not whose y is negative, or in which nothing may be chosen.
+    """
+    scores, peak = problem.scores, problem.solved.peak
     label = lax.expand_dims(labels, sorted(axes))
     counts = (label >= 0) & ~(peak == -jnp.inf)
-    lost = smoothed_max.above_peak(*given, counts, power, axes) - _score_of(
-        given.scores, label, peak, counts, axes
-    )
+    height = smoothed_max.above_peak(*problem, counts, power, axes)
+    losses = height - _score_of(scores, label, peak, counts, axes)
     classes = math.prod(scores.shape[axis] for axis in axes)
-    return _counted(lost * jnp.where(label < classes, 1, jnp.nan), counts, scores.dtype, axes)
+    return losses * jnp.where(label < classes, 1, jnp.nan), counts
 
 
-def of_distribution(
-    scores, targets, where, alpha, temperature, power: Power, axes: tuple[int, ...]
-) -> Array:
-    """F + Ω(y) − ⟨x, y⟩, `[...]`, for Σy = 1; otherwise Σy times that of y/Σy."""
-    given = smoothed_max.problem(scores, where, alpha, temperature, power, axes)
-    peak = given.solved.peak
+def of_distributions(
+    problem: Problem, targets: Array, power: Power, axes: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """F + Ω(y) − ⟨x, y⟩ for a y of sum 1, `[..., 1]`; and which slices count.
+
+    For another sum it is Σy times the loss of y/Σy.
+    """
+    peak = problem.solved.peak
     y = targets.astype(peak.dtype)
     total = y.sum(axes, keepdims=True)
     counts = (total != 0) & ~(peak == -jnp.inf)
-    below = _below_peak(given.scores.astype(peak.dtype), peak)
+    below = _below_peak(problem.scores.astype(peak.dtype), peak)
     inner = (jnp.where((y == 0) & (below == -jnp.inf), 0, below) * y).sum(axes, keepdims=True)
     share = y / jnp.where(total == 0, 1, total)
-    penalty = -given.temperature * smoothed_max.entropy(share, given.alpha, power, axes)
-    lost = total * (smoothed_max.above_peak(*given, counts, power, axes) + penalty) - inner
-    return _counted(lost, counts, scores.dtype, axes)
-
-
-_of_labels_jitted = jax.jit(of_labels, static_argnums=(5, 6))
-_of_distribution_jitted = jax.jit(of_distribution, static_argnums=(5, 6))
-
-
-def _counted(lost: Array, counts: Array, dtype: jnp.dtype, axes: tuple[int, ...]) -> Array:
-    """The losses, 0 where they do not count."""
-    return lax.squeeze(jnp.where(counts, elementary.lift_rounding_to_zero(lost), 0), axes).astype(
-        dtype
-    )
+    penalty = -problem.temperature * smoothed_max.entropy(share, problem.alpha, power, axes)
+    height = smoothed_max.above_peak(*problem, counts, power, axes)
+    return total * (height + penalty) - inner, counts
 
 
 def _below_peak(x: Array, peak: Array) -> Array:
-    """x less the largest score, which is held."""
+    """x less the largest score, which has no derivative."""
     return jnp.where((x == peak) & jnp.isinf(peak), 0, x - peak)
 
 

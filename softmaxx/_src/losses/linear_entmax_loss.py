@@ -10,9 +10,9 @@ from jax import lax
 
 from softmaxx._src.choices import powers, pyramid, support
 from softmaxx._src.choices.powers import Power
-from softmaxx._src.choices.pyramid import Lanes
 from softmaxx._src.core import checks, dtypes, reductions
 from softmaxx._src.core.types import Array, ArrayLike, Number
+from softmaxx._src.losses.blocked_layer import BlockedLayer, blocked, weighed_tangent
 
 
 def linear_entmax_loss(
@@ -64,12 +64,23 @@ def linear_entmax_loss(
       Martins, Sparse Sequence-to-Sequence Models, ACL 2019 (the loss).
     """
     function = "linear_entmax_loss"
-    features, weights = (
-        checks.arguments.real_array(function, "features", features),
-        checks.arguments.real_array(function, "weights", weights),
-    )
+    features = checks.arguments.real_array(function, "features", features)
+    weights = checks.arguments.real_array(function, "weights", weights)
     checks.targets.linear_layer(function, features.shape, weights.shape)
     labels = checks.targets.labels(function, labels, features.shape[:-1])
+    power = _power(function, alpha)
+    checks.arguments.one_for_each_choice(
+        function, "temperature", temperature, features.shape, (features.ndim - 1,)
+    )
+    checks.arguments.positive(function, "temperature", temperature)
+    block_size = checks.counts.static_count(function, "block_size", block_size)
+    scale = None if isinstance(temperature, int | float) and temperature == 1 else temperature
+    block_size = min(block_size, weights.shape[1])
+    return _linear_entmax_loss(features, weights, labels, scale, power=power, block_size=block_size)
+
+
+def _power(function: str, alpha: float) -> Power:
+    """The power of an α whose scores need not be solved all at once."""
     if not isinstance(alpha, int | float | np.generic):
         raise TypeError(
             f"{function}: alpha is not a Python number; pass 1, 1.5 or 2, or the scores to entmax_loss."
@@ -79,201 +90,138 @@ def linear_entmax_loss(
         raise ValueError(
             f"{function}: alpha={alpha}; pass 1, 1.5 or 2, or the scores to entmax_loss for any other."
         )
-    checks.arguments.one_for_each_choice(
-        function, "temperature", temperature, features.shape, (features.ndim - 1,)
-    )
-    checks.arguments.positive(function, "temperature", temperature)
-    block_size = checks.counts.static_count(function, "block_size", block_size)
-    scale = None if isinstance(temperature, int | float) and temperature == 1 else temperature
-    return _loss(features, weights, labels, scale, power, min(block_size, weights.shape[1]))
+    return power
+
+
+@partial(jax.jit, static_argnames=("power", "block_size"))
+def _linear_entmax_loss(features, weights, labels, temperature, *, power, block_size) -> Array:
+    label, dtype = labels[..., None], jnp.result_type(features, weights)
+    if temperature is None:
+        lost = _loss(blocked(features, weights, block_size), label, power)
+    else:
+        # T·loss(x/T), with the features divided instead of the scores. Half-precision features become float32, and so are
+        # not rounded again.
+        temperature = dtypes.in_dtype_and_rank_of(temperature, features)
+        temperature = jnp.where(temperature > 0, temperature, jnp.nan)
+        scaled = features.astype(temperature.dtype) / temperature
+        lost = temperature * _loss(blocked(scaled, weights, block_size), label, power)
+    lost *= jnp.where(label < weights.shape[1], 1, jnp.nan)
+    return jnp.where(label < 0, 0, lost)[..., 0].astype(dtype)
 
 
 class _Solved(NamedTuple):
-    """The loss of each row, `[..., 1]`, and where its choice begins."""
+    """The loss of each row, `[..., 1]`, its largest score, and the threshold measured from that."""
 
     loss: Array
     peak: Array
     tau: Array
 
 
-@partial(jax.jit, static_argnums=(4, 5))
-def _loss(features, weights, labels, temperature, power, block_size):
-    label, n = labels[..., None], weights.shape[1]
-    if temperature is None:
-        lost = _block_loss(features, _blocks(weights, block_size), label, n, power)
-    else:
-        # T·loss(x/T), with the features divided instead of the scores; half-precision ones are not rounded again.
-        temperature = dtypes.in_dtype_and_rank_of(temperature, features)
-        temperature = jnp.where(temperature > 0, temperature, jnp.nan)
-        scaled = features.astype(temperature.dtype) / temperature
-        lost = temperature * _block_loss(scaled, _blocks(weights, block_size), label, n, power)
-    lost *= jnp.where(label < n, 1, jnp.nan)
-    return jnp.where(label < 0, 0, lost)[..., 0].astype(jnp.result_type(features, weights))
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _loss(layer: BlockedLayer, label: Array, power: Power) -> Array:
+    """F − x_y of the scores x and the label y."""
+    return _solve(layer, label, power).loss
 
 
-def _blocks(weights: Array, block_size: int) -> Array:
-    """The weights as `[blocks, d, block]`, the last block filled up with zeros."""
-    d, n = weights.shape
-    size = _block_length(n, block_size)
-    count = -(-n // size)
-    return (
-        jnp.pad(weights, ((0, 0), (0, count * size - n))).reshape(d, count, size).transpose(1, 0, 2)
-    )
-
-
-def _block_length(n: int, longest: int) -> int:
-    """A multiple of 16, so that a block can be cut into groups; a divisor of n if a block may have one of at least half."""
-    if n <= longest:
-        return n
-    divisors = (size for size in range(longest - longest % 16, longest // 2, -16) if n % size == 0)
-    return next(divisors, -(-longest // 16) * 16)
-
-
-def _scores(features: Array, block: Array, index: Array, n: int) -> Array:
-    """The scores of a block of classes, −inf for those that fill it up."""
-    x = _product(features, block)
-    return x if n % block.shape[-1] == 0 else jnp.where(index < n, x, -jnp.inf)
-
-
-def _product(features: Array, block: Array) -> Array:
-    """Their product in at least float32; a half-precision block beside wider features is widened here, one at a time."""
-    if block.dtype.itemsize < features.dtype.itemsize:
-        block = block.astype(features.dtype)
-    return jnp.matmul(features, block, preferred_element_type=dtypes.working_dtype(features.dtype))
-
-
-def _indexed(blocks: Array, rank: int) -> tuple[Array, Array]:
-    """The blocks, each with the numbers of its classes, `[..., block]` of the rank of the features."""
-    count, _, size = blocks.shape
-    return blocks, jnp.arange(count * size).reshape(count, *(1,) * (rank - 1), size)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def _block_loss(features, blocks, label, n, power):
-    return _solve(features, blocks, label, n, power).loss
-
-
-@_block_loss.defjvp
-def _block_loss_jvp(n, power, primals, tangents):
+@_loss.defjvp
+def _loss_jvp(power, primals, tangents):
     # loss' = ⟨p − y, dx⟩ with x = features·weights, so that dx = dfeatures·weights + features·dweights (Danskin).
-    features, blocks, label = primals
-    solved = _solve(features, blocks, label, n, power)
-    tau = _threshold_of(features, blocks, solved, n, power)
+    layer, label = primals
+    solved = _solve(layer, label, power)
+    tau = _threshold_of(layer, solved, power)
 
     def weight(x, index):
         p = _choice(x, solved.peak, tau, power)
         return jnp.where(label < 0, 0, p - (index == label.astype(index.dtype)).astype(p.dtype))
 
-    return solved.loss, _moved(weight, features, blocks, tangents[:2], n)
+    return solved.loss, weighed_tangent(layer, tangents[0], weight)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def _threshold_of(features, blocks, solved, n, power):
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _threshold_of(layer: BlockedLayer, solved: _Solved, power: Power) -> Array:
+    """The threshold τ with its derivative."""
     return solved.tau
 
 
 @_threshold_of.defjvp
-def _threshold_of_jvp(n, power, primals, tangents):
+def _threshold_of_jvp(power, primals, tangents):
     # Σφ(x − τ) = 1 for all scores, so that τ' = ⟨w, dx⟩/Σw with w = φ'.
-    features, blocks, solved = primals
-    tau = _threshold_of(features, blocks, solved, n, power)
+    layer, solved = primals
+    tau = _threshold_of(layer, solved, power)
 
     def slope(x):
         return jax.jvp(lambda x: _choice(x, solved.peak, tau, power), (x,), (jnp.ones_like(x),))[1]
 
-    (total,) = _sum_over(
-        partial(_scores, features, n=n), blocks, jnp.ones_like(tau), lambda x: (slope(x),)
-    )
-    return tau, _moved(lambda x, index: slope(x), features, blocks, tangents[:2], n) / total
-
-
-def _moved(weight, features, blocks, tangents, n):
-    """⟨weight, dx⟩ over all classes; linear in the tangents, and the weights of one block at a time are held."""
-    dfeatures, dblocks = tangents
-
-    @jax.checkpoint
-    def body(total, given):
-        (block, index), dblock = given
-        dx = _product(dfeatures, block) + _product(features, dblock)
-        moved = weight(_scores(features, block, index, n), index) * dx
-        return total + moved.sum(-1, keepdims=True), None
-
-    zeros = jnp.zeros((*features.shape[:-1], 1), dtypes.working_dtype(features.dtype))
-    return lax.scan(body, zeros, (_indexed(blocks, features.ndim), dblocks))[0]
+    (total,) = layer.sums(jnp.ones_like(tau), lambda x: (slope(x),))
+    return tau, weighed_tangent(layer, tangents[0], lambda x, index: slope(x)) / total
 
 
 def _choice(x: Array, peak: Array, tau: Array, power: Power) -> Array:
+    """φ(x − τ), the choice of the entries x."""
     if power is Power.EXPONENTIAL:
         return jnp.exp(x - peak - tau)
     return (jnp.maximum(x - peak - tau, 0) / power.value) ** power.value
 
 
-def _sum_over(scores, blocks: Array, one: Array, lanes: Lanes) -> list[Array]:
-    """Sums over the scores of all classes, in one pass."""
-
-    def body(totals, given):
-        sums = reductions.sums(lanes(scores(*given)), (one.ndim - 1,))
-        return [total + part for total, part in zip(totals, sums, strict=True)], None
-
-    zeros = [0 * one for _ in lanes(one)]
-    return lax.scan(body, zeros, _indexed(blocks, one.ndim))[0]
-
-
-def _solve(features, blocks, label, n, power) -> _Solved:
-    features, blocks = lax.stop_gradient((features, blocks))
-    solve = _log_sum_exp if power is Power.EXPONENTIAL else _by_support
-    one = jnp.ones_like(label, dtypes.working_dtype(features.dtype))
-    return solve(partial(_scores, features, n=n), blocks, label, one, power)
+def _solve(layer: BlockedLayer, label: Array, power: Power) -> _Solved:
+    layer = lax.stop_gradient(layer)
+    one = jnp.ones_like(label, layer.dtype)
+    if power is Power.EXPONENTIAL:
+        return _log_sum_exp(layer, label, one)
+    return _by_support(layer, label, one, power)
 
 
 def _score_of(x: Array, index: Array, label: Array) -> Array:
+    """The score of the label, 0 if it is in another block."""
     return jnp.where(index == label.astype(index.dtype), x, 0).sum(-1, keepdims=True)
 
 
-def _log_sum_exp(scores, blocks, label, one, power) -> _Solved:
-    """One pass: the sum of exponentials is measured from the largest score so far, and scaled when that rises."""
+def _log_sum_exp(layer: BlockedLayer, label: Array, one: Array) -> _Solved:
+    """One pass: exponentials are measured from the largest score so far, and scaled when it rises."""
 
-    def body(carry, given):
+    def body(carry, block, index):
         score, peak, total = carry
-        x = scores(*given)
+        x = layer.scores(block, index)
         higher = jnp.maximum(peak, x.max(-1, keepdims=True))
         total = total * jnp.exp(peak - higher) + jnp.exp(x - higher).sum(-1, keepdims=True)
-        return (score + _score_of(x, given[1], label), higher, total), None
+        return (score + _score_of(x, index, label), higher, total), None
 
-    (score, peak, total), _ = lax.scan(
-        body, (0 * one, -jnp.inf * one, 0 * one), _indexed(blocks, one.ndim)
-    )
+    (score, peak, total), _ = layer.scan(body, (0 * one, -jnp.inf * one, 0 * one))
     tau = jnp.log(total)
     return _Solved(jnp.maximum(peak + tau - score, 0), peak, tau)
 
 
-def _by_support(scores, blocks, label, one, power) -> _Solved:
-    """One pass for the two largest scores of many groups, from which the threshold is bounded, then passes to find it."""
-    count, _, size = blocks.shape
-    groups = reductions.largest_divisor(size, max(1, size // count))
-    finer = groups * reductions.largest_divisor(size // groups, 8)
-
-    def first(score, given):
-        x = scores(*given)
-        largest = (x,)
-        # In two steps: a last axis as short as the groups are few would not be vectorised.
-        for number in (finer, groups):
-            parts = [part.reshape(*one.shape[:-1], -1, number) for part in largest]
-            largest = pyramid.two_largest(parts, one.ndim - 1)
-        return score + _score_of(x, given[1], label), largest
-
-    score, largest = lax.scan(first, 0 * one, _indexed(blocks, one.ndim))
+def _by_support(layer: BlockedLayer, label: Array, one: Array, power: Power) -> _Solved:
+    """One pass bounds the threshold by the two largest scores of many groups; more passes find it."""
     axis = one.ndim - 1
-    level = tuple(
-        jnp.moveaxis(part, 0, axis).reshape(*one.shape[:-1], count * groups) for part in largest
-    )
+    score, level = _groups(layer, label, one)
     peak, levels = pyramid.peak_and_levels(level, (axis,))
     passes = [
         partial(pyramid.sums_over, level, (axis,), block=reductions.BLOCK) for level in levels
     ]
-    passes.append(partial(_sum_over, scores, blocks, one))
+    passes.append(partial(layer.sums, one))
     found = support.solve(passes, peak, jnp.ones_like(peak), power.value, True)
     omega, _ = support.units(peak, jnp.ones_like(peak), power.value)
     assert found.height is not None
     loss = jnp.maximum(peak + found.height - score, 0)
     return _Solved(loss, peak, (found.tau + found.delta) / omega * power.value)
+
+
+def _groups(layer: BlockedLayer, label: Array, one: Array) -> tuple[Array, tuple[Array, ...]]:
+    """The score of the label, and the two largest scores of each group of classes, `[..., groups]`."""
+    axis, (count, _, size) = one.ndim - 1, layer.blocks.shape
+    groups = reductions.largest_divisor(size, max(1, size // count))
+    finer = groups * reductions.largest_divisor(size // groups, 8)
+
+    def body(score, block, index):
+        x = layer.scores(block, index)
+        largest = (x,)
+        # In two steps: a last axis as short as the groups are few would not be vectorised.
+        for number in (finer, groups):
+            parts = [part.reshape(*one.shape[:-1], -1, number) for part in largest]
+            largest = pyramid.two_largest(parts, axis)
+        return score + _score_of(x, index, label), largest
+
+    score, largest = layer.scan(body, 0 * one)
+    level = (jnp.moveaxis(part, 0, axis) for part in largest)
+    return score, tuple(part.reshape(*one.shape[:-1], count * groups) for part in level)

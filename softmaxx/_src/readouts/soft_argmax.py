@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from softmaxx._src.choices import powers, simplex, smoothed_max
 from softmaxx._src.choices.powers import Power
+from softmaxx._src.choices.smoothed_max import Problem
 from softmaxx._src.core import checks, dtypes, rules, sharding
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
 from softmaxx._src.readouts import moments
@@ -108,67 +109,62 @@ def sparse_argmax(
 def _regularized_argmax(function, scores, alpha, axis, where, temperature, positions) -> Array:
     scores, axes, power = simplex.checked(function, scores, alpha, axis, where, temperature)
     positions = checks.heatmaps.positions(function, positions, axis, axes, scores.shape)
-    return _choose_and_read(
-        scores, where, alpha, temperature, positions, power, axes, isinstance(axis, tuple)
-    )
+    static = {"power": power, "axes": axes, "joint": isinstance(axis, tuple)}
+    return _choose_and_read(scores, where, alpha, temperature, positions, **static)
 
 
-@partial(jax.jit, static_argnums=(5, 6, 7))
-def _choose_and_read(scores, where, alpha, temperature, positions, power, axes, joint) -> Array:
-    given = smoothed_max.problem(
+@partial(jax.jit, static_argnames=("power", "axes", "joint"))
+def _choose_and_read(scores, where, alpha, temperature, positions, *, power, axes, joint) -> Array:
+    problem = smoothed_max.problem(
         dtypes.working(scores), where, alpha, temperature, power, axes, with_height=False
     )
-    means = _means(*given, moments.aligned_positions(given.scores, positions, axes), power, axes)
-    return moments.gathered(means, scores.dtype, axes, joint)
+    positions = moments.aligned_positions(problem.scores, positions, axes)
+    return moments.gathered(_means(problem, positions, power, axes), scores.dtype, axes, joint)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
-def _means(scores, alpha, temperature, solved, positions, power, axes) -> tuple[Array, ...]:
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _means(
+    problem: Problem, positions: tuple[Array, ...], power: Power, axes: tuple[int, ...]
+) -> tuple[Array, ...]:
     """Σ p·x for each axis, `[..., 1]`."""
-    p = smoothed_max.read(alpha, temperature, solved, power)
-    return tuple(
-        (marginal * x).sum(axes, keepdims=True)
-        for marginal, x in moments.marginals(p, positions, axes)
-    )
+    p = smoothed_max.read(problem.alpha, problem.temperature, problem.solved, power)
+    pairs = moments.marginals(p, positions, axes)
+    return tuple((marginal * x).sum(axes, keepdims=True) for marginal, x in pairs)
 
 
 @partial(_means.defjvp, symbolic_zeros=True)
 def _means_jvp(power, axes, primals, tangents):
-    # p' = w ⊙ (v − Σwv/Σw) gives Σ x·p' = Σ w·(x − c)·v with c = Σwx/Σw, whose transpose is a product for each entry, without
-    # a sum over all. For softmax w = p, and c is the mean.
-    means = _means(*primals, power, axes)
-    moved = _means_linear(power, axes, primals, means, *rules.tangents_or_none(tangents[:3]))
-    shifts = rules.tangents_or_none(tangents[4])
+    problem, positions = primals
+    means = _means(problem, positions, power, axes)
+    dproblem, dpositions = map(rules.tangents_or_none, (tangents[0][:3], tangents[1]))
+    moved = _means_as_choice_moves(power, axes, problem, positions, means, dproblem)
     return means, tuple(
-        one if shift is None else one + _shift(power, axes, primals, shift)
-        for one, shift in zip(moved, shifts, strict=True)
+        one if dx is None else one + _mean_as_positions_move(power, axes, problem, dx)
+        for one, dx in zip(moved, dpositions, strict=True)
     )
 
 
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # p is not kept
-def _means_linear(power, axes, primals, means, dx, dalpha, dtemperature):
-    scores, alpha, temperature, solved, positions = primals
-    p = smoothed_max.choice(scores, alpha, temperature, solved, power, axes)
+def _means_as_choice_moves(power, axes, problem, positions, means, dproblem) -> tuple[Array, ...]:
+    # p' = w ⊙ (v − Σwv/Σw) gives Σ x·p' = Σ w·(x − c)·v with c = Σwx/Σw. The transpose of this is a product for each entry,
+    # without a sum over all. For softmax w = p, and c is the mean.
+    p = smoothed_max.choice(*problem, power, axes)
 
     def moved(x, mean):
         def along(w, v, axes):
-            centre = (
-                mean
-                if power is Power.EXPONENTIAL
-                else rules.threshold_tangent(w, x + sharding.zeros_keeping_sharding(w), axes)
-            )
+            spread = x + sharding.zeros_keeping_sharding(w)
+            exponential = power is Power.EXPONENTIAL
+            centre = mean if exponential else rules.threshold_tangent(w, spread, axes)
             return jnp.where(w == 0, 0, w * (x - centre) * v).sum(axes, keepdims=True)
 
+        _, alpha, temperature, _ = problem
         return powers.power_tangent(
-            p, p > 0, alpha, temperature, (dx, dalpha, dtemperature), power, axes, along=along
+            p, p > 0, alpha, temperature, dproblem, power, axes, along=along
         )
 
     return tuple(moved(x, mean) for x, mean in zip(positions, means, strict=True))
 
 
-@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
-def _shift(power, axes, primals, dpositions):
-    scores, alpha, temperature, solved, _ = primals
-    return (smoothed_max.choice(scores, alpha, temperature, solved, power, axes) * dpositions).sum(
-        axes, keepdims=True
-    )
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # p is not kept
+def _mean_as_positions_move(power, axes, problem, dx) -> Array:
+    return (smoothed_max.choice(*problem, power, axes) * dx).sum(axes, keepdims=True)
