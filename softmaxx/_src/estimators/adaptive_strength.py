@@ -11,7 +11,7 @@ from softmaxx._src.core.types import Array, Tree
 
 
 class AdaptiveStrengthState(NamedTuple):
-    """What `adaptive_strength` keeps: λ‖g‖/‖θ‖, and the running mean of how many scores of an instance have a gradient."""
+    """What `adaptive_strength` keeps: s = λ‖g‖/‖θ‖, and the running mean of nonzero gradients."""
 
     strength: Array
     nonzero: Array
@@ -27,10 +27,11 @@ class AdaptiveStrength(NamedTuple):
 def adaptive_strength(
     *, target: float = 1.0, step: float = 1e-3, decay: float = 0.9
 ) -> AdaptiveStrength:
-    r"""Makes the strength rule s ← max(s ± step, 0), up while fewer gradients per instance are nonzero than the target.
+    r"""Makes the strength rule s ← max(s ± step, 0): up while too few gradients are nonzero.
 
-    With λ = s·‖θ‖/‖g‖ the strength has no unit. It starts at 0, where the gradient is 0, and grows until the running mean
-    n ← decay·n + (1 − decay)·(nonzero gradients for each instance) reaches the target: as small a step as tells anything.
+    With λ = s·‖θ‖/‖g‖ the strength s has no unit. It starts at 0, where the gradient is 0. It grows
+    until the running mean n ← decay·n + (1 − decay)·(nonzero gradients for each instance) reaches
+    the target. So it becomes as small a step as tells anything.
 
     Args:
       target: how many scores of an instance should have a nonzero gradient, on average.
@@ -38,18 +39,20 @@ def adaptive_strength(
       decay: of the running mean, from 0 to below 1.
 
     Returns:
-      `AdaptiveStrength(init, update)`, pure functions: `init()` → state, and `update(gradient, state)` → state, for the
-      gradient of a batch of scores, of the shape `[batch, ...]` or a tree of such: the first axis counts the instances. Pass
-      the state as `strength=` to `interpolated` or `implicit_mle`, made anew at each step with the same oracle. For the
-      gradient of the scores in a network, add zeros to them and differentiate by these too, as below.
+      `AdaptiveStrength(init, update)`, two pure functions: `init()` → state, and
+      `update(gradient, state)` → state. The gradient is that of a batch of scores, `[batch, ...]`
+      or a tree of such. Pass the state as `strength=` to `interpolated` or `implicit_mle`, and make
+      that function anew at each step with the same oracle. In a network add zeros to the scores and
+      differentiate by these too, as below: this gives the gradient of the scores.
 
     Limits:
-      A target that the answers cannot reach lets the strength grow without end. The mean over the samples of `implicit_mle`
-      has more nonzero entries than one of them.
+      If the answers cannot reach the target, the strength grows without end. The mean over the
+      samples of `implicit_mle` has more nonzero entries than one of them.
 
     Raises:
       TypeError: settings that are not real numbers.
-      ValueError: a negative target or step, a decay outside of [0, 1); a gradient without a batch axis.
+      ValueError: a negative target or step, a decay outside of [0, 1); a gradient without a batch
+        axis.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -69,8 +72,8 @@ def adaptive_strength(
       [0. 1. 0.]
 
     Reference:
-      Minervini, Franceschi and Niepert, Adaptive Perturbation-Based Gradient Estimation for Discrete Latent Variable Models,
-      AAAI 2023, section 3.
+      Minervini, Franceschi and Niepert, Adaptive Perturbation-Based Gradient Estimation for
+      Discrete Latent Variable Models, AAAI 2023, section 3.
     """
     for name, value in (("target", target), ("step", step), ("decay", decay)):
         checks.arguments.real_numbers("adaptive_strength", name, value)

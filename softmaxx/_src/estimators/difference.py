@@ -1,4 +1,7 @@
-"""The backward pass of `interpolated` and `implicit_mle`: a step against g, and the difference quotient of the answers."""
+"""The backward pass of `interpolated` and `implicit_mle`.
+
+It takes a step against the cotangent g, and the difference quotient of the two answers.
+"""
 
 import jax
 import jax.numpy as jnp

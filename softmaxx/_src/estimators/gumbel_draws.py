@@ -27,7 +27,7 @@ def checked(function: str, scores, key, axis, where, temperature) -> tuple[Argum
 
 
 def noisy(arguments: Arguments, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """The scores less their largest, the same with Gumbel noise added, and T: in the working dtype."""
+    """The scores less their largest, the same plus Gumbel noise, and T, in the working dtype."""
     x = masks.shifted(arguments.scores, arguments.where, axes)
     temperature = dtypes.in_dtype_and_rank_of(arguments.temperature, x)
     return x, x + noise(arguments.key, x), temperature

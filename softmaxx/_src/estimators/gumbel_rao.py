@@ -21,44 +21,52 @@ def gumbel_rao(
     where: ArrayLike | None = None,
     temperature: Number = 1.0,
 ) -> Array:
-    r"""Draws a one-hot sample D of softmax(scores), backward the mean of softmax((scores + G)/T) over N noises G that draw D.
+    r"""Draws a one-hot sample D of softmax(scores), with a gradient averaged over the noise.
 
-    The gradient of `hard_gumbel_softmax` is averaged over the noise that its sample leaves open (Rao and Blackwell): the same
-    mean, less variance, for one call of what follows. Reverse mode only.
+    D leaves the noise open: many Gumbel noises G draw the same D. The backward pass takes the mean
+    of softmax((scores + G)/T) over N of them (Rao and Blackwell). The gradient has the mean of that
+    of `hard_gumbel_softmax` and less variance, for one call of what follows. Reverse mode only.
 
     Args:
-      scores: real numbers `[..., n]`, logits up to a constant; −inf is a masked entry, entries of +inf share the draws evenly.
-      key: a key of `jax.random.key`; every entry gets noise of its own.
-      num_samples: N ≥ 1, a Python int; the backward pass draws N times the noise of the forward pass, and holds it in memory.
+      scores: real numbers `[..., n]`, logits up to a constant. −inf is a masked entry; entries of
+        +inf share the draws evenly.
+      key: a key of `jax.random.key`. Every entry gets noise of its own.
+      num_samples: N ≥ 1, a Python int. The backward pass draws N times the noise of the forward
+        pass, and keeps it in memory.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False is never drawn and passes no gradient, whatever it is.
-      temperature: T ≥ 0 of the backward pass, a number or one for each choice, `[..., 1]`; it may be traced, and gets the mean
-        derivative of softmax((scores + G)/T) in it.
+      where: booleans that broadcast to the scores. An entry with False is never drawn and
+        passes no gradient, whatever it is.
+      temperature: T ≥ 0 of the backward pass, a number or one for each choice, `[..., 1]`. It
+        may be traced, and gets the mean derivative of softmax((scores + G)/T) in it.
 
     Returns:
-      The sample, exactly one-hot, of the scores' shape and dtype; noise is drawn and added in at least float32. A fully masked
-      slice gives zeros, a slice with nan is nan.
+      The sample, exactly one-hot, of the scores' shape and dtype. Noise is drawn and added in at
+      least float32. A fully masked slice gives zeros, a slice with nan is nan.
 
     Limits:
-      T = 0: the gradient is 0. N → ∞: the conditional mean given D, whose variance is that over D alone.
+      T = 0: the gradient is 0. N → ∞: the conditional mean given D, whose variance is that over D
+      alone.
 
     Raises:
-      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is missing or none, a `num_samples`
+      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is
+        missing or none, a `num_samples`
         that is no int; forward mode.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; `num_samples` < 1; a negative
-        temperature (if it is traced, the gradient is nan instead).
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast;
+        `num_samples` < 1; a negative temperature (a traced one makes the gradient nan instead).
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
       >>> scores, weights = jnp.array([1.0, 0.0, -1.0]), jnp.array([1.0, 3.0, 2.0])
       >>> def spread(draw):
       ...     slope = jax.grad(lambda scores, key: draw(scores, key=key, temperature=0.1) @ weights)
-      ...     return jax.vmap(slope, (None, 0))(scores, jax.random.split(jax.random.key(0), 1000)).std(0)
+      ...     keys = jax.random.split(jax.random.key(0), 1000)
+      ...     return jax.vmap(slope, (None, 0))(scores, keys).std(0)
       >>> print(spread(sx.gumbel_rao) < spread(sx.hard_gumbel_softmax) / 2)
       [ True  True  True]
 
     Reference:
-      Paulus, Maddison and Krause, Rao-Blackwellizing the Straight-Through Gumbel-Softmax Gradient Estimator, ICLR 2021.
+      Paulus, Maddison and Krause, Rao-Blackwellizing the Straight-Through Gumbel-Softmax Gradient
+      Estimator, ICLR 2021.
     """
     arguments, axes = gumbel_draws.checked("gumbel_rao", scores, key, axis, where, temperature)
     count = checks.noises.sample_count("gumbel_rao", num_samples)
@@ -86,8 +94,9 @@ def _by_mean_of_relaxed(axes: tuple[int, ...], count: int, operands: tuple, g: A
 
 def _conditioned(x: Array, chosen: Array, z: Array, axes: tuple[int, ...]) -> Array:
     """x + Gumbel noise, given that its largest entry is the chosen one."""
-    # The largest perturbed score is log Z + z_i, whatever i is (Z = Σ exp x), and the others are Gumbel variables truncated
-    # there: −log(exp(−(x_j + z_j)) + exp(−max)). Paulus et al. write it with exponentials, exp(−z).
+    # The largest perturbed score is log Z + z_i with Z = Σ exp x, whatever i is. The others are
+    # Gumbel variables truncated there: −log(exp(−(x_j + z_j)) + exp(−max)). Paulus et al. write it
+    # with exponentials, exp(−z).
     log_z = jax.nn.logsumexp(x, axes, keepdims=True)
     largest = jnp.where(chosen, log_z + z, 0).sum(axes, keepdims=True)
     return jnp.where(chosen, largest, -jnp.logaddexp(-(x + z), -largest))

@@ -20,27 +20,34 @@ def gumbel_softmax(
     where: ArrayLike | None = None,
     temperature: Number = 1.0,
 ) -> Array:
-    r"""Computes softmax((scores + G)/T) with Gumbel noise G: a relaxed sample of softmax(scores), exact at T = 0.
+    r"""Computes softmax((scores + G)/T) with Gumbel noise G: a relaxed sample of softmax(scores).
+
+    At T = 0 it is an exact sample.
 
     Args:
-      scores: real numbers `[..., n]`, logits up to a constant; −inf is a masked entry, entries of +inf share the draws evenly.
-      key: a key of `jax.random.key`; every entry gets noise of its own.
+      scores: real numbers `[..., n]`, logits up to a constant. −inf is a masked entry; entries of
+        +inf share the draws evenly.
+      key: a key of `jax.random.key`. Every entry gets noise of its own.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False gets 0 and passes no derivative, whatever it holds.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      where: booleans that broadcast to the scores. An entry with False gets 0 and passes no
+        derivative, whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
 
     Returns:
-      The relaxed sample, of the scores' shape and dtype; noise is drawn and added in at least float32. It sums to 1; a fully
-      masked slice gives zeros, a slice with nan is nan.
+      The relaxed sample, of the scores' shape and dtype. Noise is drawn and added in at least
+      float32. It sums to 1. A fully masked slice gives zeros, a slice with nan is nan.
 
     Limits:
-      T = 0: the sample of `hard_gumbel_softmax`, with zero derivative. T → ∞: uniform. The mean over the noise is
-      softmax(scores) at T = 0 only. Derivatives hold the noise, in both modes and to every order.
+      T = 0: the sample of `hard_gumbel_softmax`, with zero derivative. T → ∞: uniform. The mean
+      over the noise is softmax(scores) at T = 0 only. Derivatives exist in both modes and to every
+      order; they take the noise as it was drawn.
 
     Raises:
-      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is missing or none.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
-        it is traced, the result is nan instead).
+      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is
+        missing or none.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast;
+        a negative temperature (a traced one gives nan instead).
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -49,8 +56,8 @@ def gumbel_softmax(
       [0.2 0.5 0.3]
 
     Reference:
-      Jang, Gu and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017; Maddison, Mnih and Teh, The Concrete
-      Distribution, ICLR 2017.
+      Jang, Gu and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017; Maddison,
+      Mnih and Teh, The Concrete Distribution, ICLR 2017.
     """
     return _gumbel_softmax(
         *gumbel_draws.checked("gumbel_softmax", scores, key, axis, where, temperature)
@@ -72,30 +79,36 @@ def hard_gumbel_softmax(
     where: ArrayLike | None = None,
     temperature: Number = 1.0,
 ) -> Array:
-    r"""Draws a one-hot sample of softmax(scores), argmax(scores + G) with Gumbel noise G, backward softmax((scores + G)/T).
+    r"""Draws a one-hot sample of softmax(scores), with the gradient of the relaxed sample.
 
-    The straight-through Gumbel-softmax: the gradient is that of `gumbel_softmax` with the same noise. Reverse mode only.
+    The sample is argmax(scores + G) with Gumbel noise G. The gradient is that of `gumbel_softmax`,
+    softmax((scores + G)/T), with the same noise: the straight-through Gumbel-softmax. Reverse mode
+    only.
 
     Args:
-      scores: real numbers `[..., n]`, logits up to a constant; −inf is a masked entry, entries of +inf share the draws evenly.
-      key: a key of `jax.random.key`; every entry gets noise of its own.
+      scores: real numbers `[..., n]`, logits up to a constant. −inf is a masked entry; entries of
+        +inf share the draws evenly.
+      key: a key of `jax.random.key`. Every entry gets noise of its own.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False is never drawn and passes no gradient, whatever it is.
-      temperature: T ≥ 0 of the backward pass, a number or one for each choice, `[..., 1]`; it may be traced, and gets the
-        derivative of `gumbel_softmax` in it.
+      where: booleans that broadcast to the scores. An entry with False is never drawn and
+        passes no gradient, whatever it is.
+      temperature: T ≥ 0 of the backward pass, a number or one for each choice, `[..., 1]`. It
+        may be traced, and gets the derivative of `gumbel_softmax` in it.
 
     Returns:
-      The sample, exactly one-hot, of the scores' shape and dtype; noise is drawn and added in at least float32. A fully masked
-      slice gives zeros, a slice with nan is nan.
+      The sample, exactly one-hot, of the scores' shape and dtype. Noise is drawn and added in at
+      least float32. A fully masked slice gives zeros, a slice with nan is nan.
 
     Limits:
-      T = 0: the gradient is 0; the smaller T is, the less biased and the more variable it is. Where no other term keeps the
-      choices from collapsing early, T of 2 to 8 may train better: see `examples/discrete_latent.py`.
+      T = 0: the gradient is 0. The smaller T is, the less biased and the more variable is the
+      gradient. Where no other term keeps the choices from collapsing early, T of 2 to 8 may train
+      better: see `examples/discrete_latent.py`.
 
     Raises:
-      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is missing or none; forward mode.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature (if
-        it is traced, the gradient is nan instead).
+      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is
+        missing or none; forward mode.
+      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast;
+        a negative temperature (a traced one makes the gradient nan instead).
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -104,7 +117,8 @@ def hard_gumbel_softmax(
       [0. 1.] [1.]
 
     Reference:
-      Jang, Gu and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017, section 2.2.
+      Jang, Gu and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017, section
+      2.2.
     """
     return _hard_gumbel_softmax(
         *gumbel_draws.checked("hard_gumbel_softmax", scores, key, axis, where, temperature)

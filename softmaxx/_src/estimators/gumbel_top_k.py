@@ -15,29 +15,34 @@ from softmaxx._src.oracles import vertices
 def gumbel_top_k(
     scores: ArrayLike, *, key: Key, k: Number, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
-    r"""Draws k distinct entries of softmax(scores) without replacement, as the 0/1 mask of the k largest of scores + G.
+    r"""Draws k distinct entries of softmax(scores), the k largest of scores + G, as a 0/1 mask.
 
-    G is Gumbel noise. The entries are distributed as if drawn one by one, each from softmax over those that are left.
+    G is Gumbel noise. The entries are distributed as if drawn one by one without replacement: each
+    from the softmax over the entries that remain.
 
     Args:
-      scores: real numbers `[..., n]`, logits up to a constant; −inf is a masked entry, entries of +inf are drawn first.
-      key: a key of `jax.random.key`; every entry gets noise of its own.
-      k: how many, a whole number from 0 to n or one for each choice, `[..., 1]`; it may be traced, and is rounded then.
+      scores: real numbers `[..., n]`, logits up to a constant. −inf is a masked entry; entries of
+        +inf are drawn first.
+      key: a key of `jax.random.key`. Every entry gets noise of its own.
+      k: how many, a whole number from 0 to n or one for each choice, `[..., 1]`. It may be traced,
+        and is rounded then.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False is never drawn, whatever it holds.
+      where: booleans that broadcast to the scores. An entry with False is never drawn, whatever it
+        holds.
 
     Returns:
-      The mask, of the scores' shape and dtype; noise is drawn and added in at least float32. Fewer than k entries that are not
-      masked are all drawn; a slice with nan is nan.
+      The mask, of the scores' shape and dtype. Noise is drawn and added in at least float32. If
+      fewer than k entries are unmasked, all of them are drawn. A slice with nan is nan.
 
     Limits:
-      k = 1 is the sample of `hard_gumbel_softmax`. The derivative is 0 everywhere: to train through it, use
-      `perturbed` with `gumbel` noise.
+      k = 1 is the sample of `hard_gumbel_softmax`. The derivative is 0 everywhere. To train through
+      it, use `perturbed` with `gumbel` noise.
 
     Raises:
-      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is missing or none.
-      ValueError: an axis that is out of range, repeated or empty; a `where` or k that does not broadcast; a k that is
-        negative, no whole number or above n, as far as it is known.
+      TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is
+        missing or none.
+      ValueError: an axis that is out of range, repeated or empty; a `where` or k that does not
+        broadcast; a known k that is negative, no whole number or above n.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx

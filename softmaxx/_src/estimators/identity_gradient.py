@@ -15,27 +15,33 @@ from softmaxx._src.estimators.projection import centred_and_normalised
 def identity_gradient(
     oracle: Oracle, *, projection: Callable[[Tree], Tree] = centred_and_normalised
 ) -> Callable[..., Tree]:
-    r"""Computes y(θ), with the gradient (∂P/∂θ)ᵀg for a cotangent g: that of a projection P of the scores, as if y were it.
+    r"""Computes y(θ) with the gradient of a projection P of the scores, as if y were P.
 
-    The default P(θ) = (θ − mean θ)/‖θ − mean θ‖ removes from g what no answer depends on: a shift and the scale of the scores.
+    A cotangent g becomes (∂P/∂θ)ᵀg. The default P(θ) = (θ − mean θ)/‖θ − mean θ‖ removes two things
+    from g that no answer depends on: a shift and the scale of the scores.
 
     Args:
-      oracle: `(scores, *args)` → floating numbers in the scores' shape, for one instance; it needs no derivative.
-      projection: scores → an array or tree of their shape, applied to one instance in at least float32. Dividing by the norm,
-        `lambda x: x / jnp.linalg.norm(x)`, is sound for every oracle, since an argmax does not depend on the scale. Centring,
-        `lambda x: x - x.mean()`, is sound if all answers have the same sum, as one-hot vectors and rankings do; paths of
-        different lengths do not. `lambda x: x` passes g on.
+      oracle: `(scores, *args)` → floating numbers in the scores' shape, for one instance. It needs
+        no derivative.
+      projection: scores → an array or tree of their shape, applied to one instance in at least
+        float32. Division by the norm, `lambda x: x / jnp.linalg.norm(x)`, is sound for every
+        oracle: an argmax does not depend on the scale. Centring, `lambda x: x - x.mean()`, is sound
+        if all answers have the same sum. One-hot vectors and rankings do; paths of different
+        lengths do not. `lambda x: x` passes g on.
 
     Returns:
-      `f(scores, *args)`, of the scores' shape and dtype, for one instance, an array or a tree of arrays that are projected
-      together; for a batch use `jax.vmap`. In its args a differentiable oracle has its own derivative. No further oracle call.
+      `f(scores, *args)`, of the scores' shape and dtype, for one instance: an array, or a tree of
+      arrays that are projected together. For a batch use `jax.vmap`. In its args a differentiable
+      oracle has its own derivative. The backward pass does not call the oracle.
 
     Limits:
-      Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. With the default, infinite scores take no part and
-      get gradient 0, constant scores get gradient 0, and a nan makes all of the gradient nan. The gradient is of order ‖g‖/‖θ‖.
+      Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. With the default, infinite
+      scores take no part and get gradient 0, constant scores get gradient 0, and a nan makes all of
+      the gradient nan. The gradient is of order ‖g‖/‖θ‖.
 
     Raises:
-      TypeError: an oracle or projection that is not callable, closes over a traced value or does not return floating arrays.
+      TypeError: an oracle or projection that is not callable, closes over a traced value or does
+        not return floating arrays.
       ValueError: an oracle or projection that returns another shape than the scores'.
 
     Example:
@@ -46,8 +52,8 @@ def identity_gradient(
       [-2. -1.  3.]
 
     Reference:
-      Sahoo, Paulus, Vlastelica, Musil, Kuleshov and Martius, Backpropagation through Combinatorial Algorithms: Identity with
-      Projection Works, ICLR 2023, section 3.
+      Sahoo, Paulus, Vlastelica, Musil, Kuleshov and Martius, Backpropagation through Combinatorial
+      Algorithms: Identity with Projection Works, ICLR 2023, section 3.
     """
     function = "identity_gradient"
     checks.oracles.oracle(function, oracle)
@@ -55,7 +61,9 @@ def identity_gradient(
 
     def choose(scores: Tree, *args: Any) -> Tree:
         theta, out = checks.estimators.scores_and_answer(function, oracle, scores, args)
-        projected = checks.functions.shapes_of_result(function, "projection", projection, theta, (), {})
+        projected = checks.functions.shapes_of_result(
+            function, "projection", projection, theta, (), {}
+        )
         checks.functions.floating(function, "projection", projected)
         checks.functions.same_shapes(function, "projection", projected, "the scores", theta)
         answer = oracle(lax.stop_gradient(theta), *args)

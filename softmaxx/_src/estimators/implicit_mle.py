@@ -25,46 +25,54 @@ def implicit_mle(
     noise: Noise | Draw = gumbel,
     sigma: Tree = 1.0,
 ) -> Callable[..., Tree]:
-    r"""Computes E y(θ + σZ) over N samples, with the gradient E (y(θ + σZ) − y(θ − λg + σZ))/λ for a cotangent g.
+    r"""Computes E y(θ + σZ) over N samples, with the gradient of a difference of such means.
 
-    Both answers are under the same noise. −λg moves the scores to a distribution of answers of smaller loss; the gradient is
-    that of the likelihood of its samples.
+    The gradient for a cotangent g is E (y(θ + σZ) − y(θ − λg + σZ))/λ, both answers under the same
+    noise. The step −λg moves the scores to a distribution of answers of smaller loss. The gradient
+    is that of the likelihood of its samples.
 
     Args:
-      oracle: `(scores, *args)` → the maximiser, floating numbers in the scores' shape, for one instance; no derivative needed.
-      strength: λ > 0, a number, which may be traced, or the state of `adaptive_strength`: then λ = strength·‖θ‖/‖g‖ for each
-        instance.
-      num_samples: N ≥ 1, a Python int; with 1 the answer is a vertex.
-      noise: `gumbel`, `normal` or another `Noise`, or a function `(key, shape, dtype)` → noise that adds to the scores, as
-        `sum_of_gamma` makes and `jax.random.normal` is.
-      sigma: σ ≥ 0, a number, an array that broadcasts to the scores, or for a tree of scores a tree of these; it may be traced.
+      oracle: `(scores, *args)` → the maximiser, floating numbers in the scores' shape, for one
+        instance. It needs no derivative.
+      strength: λ > 0, a number, which may be traced. Or the state of `adaptive_strength`: then
+        λ = strength·‖θ‖/‖g‖ for each instance.
+      num_samples: N ≥ 1, a Python int. With 1 the answer is a vertex.
+      noise: `gumbel`, `normal` or another `Noise`. Or a function `(key, shape, dtype)` → noise that
+        adds to the scores, such as `jax.random.normal` or what `sum_of_gamma` makes.
+      sigma: σ ≥ 0, a number, an array that broadcasts to the scores, or for a tree of scores a tree
+        of these. It may be traced.
 
     Returns:
-      `f(scores, *args, key=key)`, of the scores' shape and dtype, for one instance, an array or a tree of arrays; for a batch
-      use `jax.vmap`, with a key each. The value is `perturbed(...).argmax` for the same key. The oracle is asked for N rows at
-      once, and for N more in the backward pass, in at least float32. In its args a differentiable oracle has its own
-      derivative; strength, sigma and noise get none.
+      `f(scores, *args, key=key)`, of the scores' shape and dtype, for one instance, an array or a
+      tree of arrays. For a batch use `jax.vmap`, with a key each. The value is
+      `perturbed(...).argmax` for the same key. The oracle is asked for N rows at once, and for N
+      more in the backward pass, in at least float32. In its args a differentiable oracle has its
+      own derivative; strength, sigma and noise get none.
 
     Limits:
-      Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. σ = 0: `interpolated`. The gradient is exactly 0
-      where λg moves no answer, as for g = 0; a traced λ of 0 gives 0, a negative λ or σ nan. Infinite scores stay.
+      Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. σ = 0: `interpolated`. The
+      gradient is exactly 0 where λg moves no answer, as for g = 0. A traced λ of 0 gives 0, a
+      negative λ or σ nan. Infinite scores stay.
 
     Raises:
-      TypeError: an oracle that is not callable, closes over a traced value or does not return floating arrays; a noise that is
-        neither a `Noise` nor a function; a key that is none.
-      ValueError: a strength that is not positive and finite, or no single number; a negative `sigma`, or one that does not
-        broadcast; `num_samples` < 1; an oracle or a noise that returns another shape.
+      TypeError: an oracle that is not callable, closes over a traced value or does not return
+        floating arrays; a noise that is neither a `Noise` nor a function; a key that is none.
+      ValueError: a strength that is not positive and finite, or no single number; a negative
+        `sigma`, or one that does not broadcast; `num_samples` < 1; an oracle or a noise that
+        returns another shape.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
-      >>> choose = sx.implicit_mle(sx.one_hot_argmax, strength=2.0, num_samples=1000, noise=sx.sum_of_gamma(1))
-      >>> scores, costs, key = jnp.array([1.0, 1.5, 0.0]), jnp.array([1.0, 2.0, 6.0]), jax.random.key(0)
+      >>> noise = sx.sum_of_gamma(1)
+      >>> choose = sx.implicit_mle(sx.one_hot_argmax, strength=2.0, num_samples=1000, noise=noise)
+      >>> scores, costs = jnp.array([1.0, 1.5, 0.0]), jnp.array([1.0, 2.0, 6.0])
+      >>> key = jax.random.key(0)
       >>> print(jnp.sign(jax.grad(lambda x: costs @ choose(x, key=key))(scores)))
       [-1.  1.  1.]
 
     Reference:
-      Niepert, Minervini and Franceschi, Implicit MLE: Backpropagating Through Discrete Exponential Family Distributions,
-      NeurIPS 2021, algorithm 1.
+      Niepert, Minervini and Franceschi, Implicit MLE: Backpropagating Through Discrete Exponential
+      Family Distributions, NeurIPS 2021, algorithm 1.
     """
     function = "implicit_mle"
     checks.oracles.oracle(function, oracle)
@@ -147,7 +155,7 @@ def _answers(settings: _Settings, problem: _Problem) -> Tree:
 
 
 def _draw(settings: _Settings, key: Key, theta: list[Array]) -> list[Array]:
-    """The noise of each leaf, drawn together as a matrix with a row for each sample, as `perturbed` draws it."""
+    """The noise of each leaf, drawn as `perturbed` draws it: one matrix, a row for each sample."""
     noise, shape = settings.noise, (settings.count, sum(leaf.size for leaf in theta))
     dtype = dtypes.widest_dtype([leaf.dtype for leaf in theta])
     if callable(noise):

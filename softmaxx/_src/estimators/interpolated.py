@@ -15,38 +15,47 @@ from softmaxx._src.estimators.adaptive_strength import AdaptiveStrengthState
 def interpolated(
     oracle: Oracle, *, strength: Number | AdaptiveStrengthState
 ) -> Callable[..., Tree]:
-    r"""Computes y(θ), with the gradient (y(θ) − y(θ − λg))/λ for a cotangent g: how the answer changes where the loss pulls.
+    r"""Computes y(θ) with the gradient (y(θ) − y(θ − λg))/λ: how the answer changes by the loss.
 
-    It is the gradient of a piecewise affine interpolation of the loss that is linearised by g. (The paper's solvers minimise
-    ⟨costs, y⟩: with costs = −θ its gradient in the costs, (y(costs + λg) − y(costs))/λ, is minus this one.)
+    g is the cotangent. This is the gradient of a piecewise affine interpolation of the loss that is
+    linearised by g. (The paper's solvers minimise ⟨costs, y⟩. With costs = −θ its gradient in the
+    costs is minus this one.)
 
     Args:
-      oracle: `(scores, *args)` → the maximiser, floating numbers in the scores' shape, for one instance; no derivative needed.
-      strength: λ > 0, a number, which may be traced; the larger, the more scores get a gradient. λg should be of the order of
-        the scores: or pass the state of `adaptive_strength`, then λ = strength·‖θ‖/‖g‖ for each instance.
+      oracle: `(scores, *args)` → the maximiser, floating numbers in the scores' shape, for one
+        instance. It needs no derivative.
+      strength: λ > 0, a number, which may be traced. The larger it is, the more scores get a
+        gradient. λg should be of the order of the scores. Or pass the state of `adaptive_strength`:
+        then λ = strength·‖θ‖/‖g‖ for each instance.
 
     Returns:
-      `f(scores, *args)`, of the scores' shape and dtype, for one instance, an array or a tree of arrays; for a batch use
-      `jax.vmap`. The oracle is called once, and once more in the backward pass, in at least float32. In its args a
-      differentiable oracle has its own derivative; the strength gets none.
+      `f(scores, *args)`, of the scores' shape and dtype, for one instance, an array or a tree of
+      arrays. For a batch use `jax.vmap`. The oracle is called once, and once more in the backward
+      pass, in at least float32. In its args a differentiable oracle has its own derivative; the
+      strength gets none.
 
     Limits:
-      Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. The gradient is 0 where λg moves no answer, as for
-      λ → 0, g = 0, or scores of 0 and an adaptive strength; a traced λ of 0 gives 0, a negative one nan. Infinite scores stay.
+      Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. The gradient is 0 where λg
+      moves no answer: for λ → 0, for g = 0, and for scores of 0 and an adaptive strength. A traced
+      λ of 0 gives 0, a negative one nan. Infinite scores stay.
 
     Raises:
-      TypeError: an oracle that is not callable, closes over a traced value or does not return floating arrays.
-      ValueError: a strength that is not positive and finite, or no single number; an oracle that returns another shape.
+      TypeError: an oracle that is not callable, closes over a traced value or does not return
+        floating arrays.
+      ValueError: a strength that is not positive and finite, or no single number; an oracle that
+        returns another shape.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
       >>> choose = sx.interpolated(sx.one_hot_argmax, strength=2.0)
       >>> costs = jnp.array([1.0, 2.0, 6.0])
-      >>> print(jax.grad(lambda x: costs @ choose(x))(jnp.array([1.0, 1.5, 0.0])))  # the first costs less
+      >>> scores = jnp.array([1.0, 1.5, 0.0])  # the first costs less
+      >>> print(jax.grad(lambda x: costs @ choose(x))(scores))
       [-0.5  0.5  0. ]
 
     Reference:
-      Vlastelica, Paulus, Musil, Martius and Rolínek, Differentiation of Blackbox Combinatorial Solvers, ICLR 2020, section 3.
+      Vlastelica, Paulus, Musil, Martius and Rolínek, Differentiation of Blackbox Combinatorial
+      Solvers, ICLR 2020, section 3.
     """
     function = "interpolated"
     checks.oracles.oracle(function, oracle)

@@ -22,7 +22,10 @@ def centred_and_normalised(scores: Tree) -> Tree:
 
 
 def _from_minus_one_to_zero(leaves: list[Array], finite: list[Array]) -> list[Array]:
-    """Less the largest and over the spread: the projection depends on neither, but its rounding does."""
+    """The entries less the largest, over their spread.
+
+    The projection depends on neither of the two, but its rounding does.
+    """
     dtype = dtypes.widest_dtype([x.dtype for x in leaves])
     halves = [x.astype(dtype) / 2 for x in _where(finite, leaves)]  # 3e38 − (−3e38) overflows
     peak = lax.stop_gradient(trees.largest_of(_where(finite, halves, -jnp.inf)))

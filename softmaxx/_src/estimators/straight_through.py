@@ -12,26 +12,31 @@ from softmaxx._src.core.types import Tree
 
 
 def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Callable[..., Tree]:
-    r"""Computes hard(θ), with the gradient (∂soft/∂θ)ᵀg for a cotangent g: the backward pass takes hard for soft.
+    r"""Computes hard(θ) with the gradient of soft: the backward pass takes hard for soft.
 
-    The value is that of `hard` to the bit: `soft` runs in the backward pass alone, and what it returns reaches no value.
-    (The sum soft + stop_gradient(hard − soft) rounds, and is nan where soft is.)
+    A cotangent g becomes (∂soft/∂θ)ᵀg. The value is that of `hard` to the bit: `soft` runs in the
+    backward pass alone. (The sum soft + stop_gradient(hard − soft) rounds, and it is nan where soft
+    is.)
 
     Args:
-      hard: `(scores, *args, **kwargs)` → a floating array, or a tree of arrays; it needs no derivative.
-      soft: called alike, → the same shapes. Both get the same arguments: with a `key=` they can draw the same noise, in the
-        dtype of the scores.
+      hard: `(scores, *args, **kwargs)` → a floating array, or a tree of arrays. It needs no
+        derivative.
+      soft: called alike, → the same shapes. Both get the same arguments. With a `key=` they can
+        draw the same noise, in the dtype of the scores.
 
     Returns:
-      `f(scores, *args, **kwargs)`, of the shape and dtype of `hard`; args and kwargs are arrays, or trees of them. All floating
-      ones are differentiated by `soft`; integers and keys pass no derivative. Settings go in by `functools.partial`.
+      `f(scores, *args, **kwargs)`, of the shape and dtype of `hard`. Args and kwargs are arrays, or
+      trees of them. All floating ones are differentiated by `soft`; integers and keys pass no
+      derivative. Settings go in by `functools.partial`.
 
     Limits:
-      Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. Where soft is nan, so is the gradient. It is biased,
-      unless the loss is linear in the answer and soft is the mean of hard.
+      Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. Where soft is nan, so is
+      the gradient. The gradient is biased, unless the loss is linear in the answer and soft is the
+      mean of hard.
 
     Raises:
-      TypeError: functions that are not callable, close over a traced value or do not return floating arrays.
+      TypeError: functions that are not callable, close over a traced value or do not return
+        floating arrays.
       ValueError: a `soft` that returns other shapes than `hard`.
 
     Example:
@@ -44,8 +49,9 @@ def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Ca
       [-0.5  0.5  0. ]
 
     Reference:
-      Bengio, Léonard and Courville, Estimating or Propagating Gradients Through Stochastic Neurons, 2013; with noise: Jang, Gu
-      and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017, section 2.2.
+      Bengio, Léonard and Courville, Estimating or Propagating Gradients Through Stochastic Neurons,
+      2013; with noise: Jang, Gu and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR
+      2017, section 2.2.
     """
     function = "straight_through"
     checks.functions.function(function, "hard", hard)
@@ -67,7 +73,9 @@ def _same_floating_shapes(
     """Both functions return floating arrays of the same shapes."""
 
     def shapes(name, called):
-        out = checks.functions.shapes_of_result("straight_through", name, called, scores, args, kwargs)
+        out = checks.functions.shapes_of_result(
+            "straight_through", name, called, scores, args, kwargs
+        )
         return checks.functions.floating("straight_through", name, out)
 
     wanted, got = shapes("hard", hard), shapes("soft", soft)

@@ -27,21 +27,24 @@ class _SumOfGamma(NamedTuple):
 
 
 def sum_of_gamma(k: float, *, terms: int = 10) -> Draw:
-    r"""Makes the noise (Σ_i G_i − log m)/k of m gamma variables G_i, of shape 1/k and scale k/i: k of them sum to a Gumbel.
+    r"""Makes a noise of which k independent draws sum to a Gumbel: (Σ_i G_i − log m)/k.
 
-    For choices of k entries out of n: the noise of such an answer, the sum over its entries, is then Gumbel, as for the softmax
-    over all answers.
+    The G_i are m gamma variables of shape 1/k and scale k/i. Use it for choices of k entries out of
+    n: the noise of such an answer is the sum over its entries. It is then Gumbel, as for the
+    softmax over all answers.
 
     Args:
       k: how many entries an answer has, a positive number.
-      terms: m ≥ 1, where the series is cut; the sum of k has mean Σ_{i≤m} 1/i − log m and variance Σ_{i≤m} 1/i² instead of
-        Euler's constant and π²/6, less by about 1/m in the variance.
+      terms: m ≥ 1, where the series is cut. The sum of k has mean Σ_{i≤m} 1/i − log m and variance
+        Σ_{i≤m} 1/i² instead of Euler's constant and π²/6. The variance is too small by about 1/m.
 
     Returns:
-      A function `(key, shape, dtype)` → noise of that shape and dtype, drawn in at least float32; for `implicit_mle`.
+      A function `(key, shape, dtype)` → noise of that shape and dtype, drawn in at least float32.
+      It is for `implicit_mle`.
 
     Limits:
-      As m → ∞ the sum of k independent draws is Gumbel(0, 1). k = 1 is a Gumbel noise itself. It has no derivative.
+      As m → ∞ the sum of k independent draws is Gumbel(0, 1). k = 1 is a Gumbel noise itself. The
+      noise has no derivative.
 
     Raises:
       TypeError: a k that is no Python number; `terms` that are no int.
