@@ -173,3 +173,265 @@ def cotangent(contract: Contract, shape: tuple[int, ...], dtype: Any, seed: int 
     """A random one: that of the plain sum is in the null space of every choice's derivative."""
     shape = shape[:-1] if reads(contract) else shape
     return np.random.RandomState(seed).randn(*shape).astype(dtype)
+
+
+# Every other public function of scores
+
+
+class Entry(NamedTuple):
+    """A public function of scores `[..., n]`, and which laws of `laws/test_every_function.py` hold.
+
+    What a function needs besides, targets or settings, is filled in. `apply` takes the keywords
+    that the flags name. `temperature` may be a width of noise: 0 is a limit and below is nan.
+    """
+
+    name: str
+    kind: str  # choice, oracle, readout, moment, loss, estimator, smoothing
+    apply: Callable
+    where: bool = False  # masks; −inf is a masked entry then
+    temperature: bool = False
+    axis: str = ""  # "int"; "joint": also a tuple, whose entries are one slice
+    modes: str = "both"  # or "reverse": forward mode is refused; "zero": a derivative of 0
+    random: bool = False  # noise of its own for each entry of a batch
+    instance: bool = False  # of one slice, mapped over a batch by `jax.vmap`
+    nothing: float = 0.0  # for a slice that is masked throughout
+    nan: bool = True  # a slice with nan is nan throughout
+    empty_batch: bool = True
+    rounded_once: bool = True  # half precision; not by functions that the user writes
+    sharded: bool = False  # over any axes
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _rest(scores: Any, axis: Any = -1) -> tuple[int, ...]:
+    """The shape without the axes of the choice."""
+    axes = {a % scores.ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
+    return tuple(n for i, n in enumerate(scores.shape) if i not in axes)
+
+
+def _keyed(function: Callable, **settings: Any) -> Callable:
+    """A random function with one key for all calls."""
+    return lambda scores, **kwargs: function(scores, key=jax.random.key(3), **settings, **kwargs)
+
+
+def _labelled(loss: Callable) -> Callable:
+    return lambda scores, axis=-1, **kwargs: loss(
+        scores, np.full(_rest(scores, axis), 2), axis=axis, **kwargs
+    )
+
+
+def _to_target(loss: Callable) -> Callable:
+    """A loss of a choice, which is at least 0, and a target position."""
+    return lambda x, axis=-1: loss(
+        abs(x), jnp.full(_rest(x, axis), 1.5, x.dtype), sigma=0.8, axis=axis
+    )
+
+
+def _of_width(function: Callable, **settings: Any) -> Callable:
+    """A function whose temperature is σ."""
+    return lambda scores, temperature=1.0, **kwargs: function(
+        scores, sigma=temperature, **settings, **kwargs
+    )
+
+
+def _towards(loss: Callable) -> Callable:
+    """A loss of one instance, with a vertex as its target."""
+    return lambda scores, **kwargs: loss(scores, jnp.eye(6, dtype=scores.dtype)[2], **kwargs)
+
+
+def _on_a_grid(oracle: Callable) -> Callable:
+    """An oracle of grids, for rows of 2 × 3 cells."""
+    return lambda x: oracle(x.reshape(*x.shape[:-1], 2, 3)).reshape(x.shape)
+
+
+def _first(rows: np.ndarray) -> np.ndarray:
+    return (np.arange(6) == rows.argmax(-1)[:, None]).astype(rows.dtype)
+
+
+_ALL = {"where": True, "temperature": True, "axis": "joint"}
+_DRAWN = {**_ALL, "random": True, "sharded": True}
+_ALONE = {"instance": True, "modes": "reverse"}
+_NOISY = sx.perturbed(sx.one_hot_argmax, num_samples=4, sigma=0.5)
+_QUADRATIC = sx.regularized(sx.sparsemax, lambda p: (p * p).sum() / 2)
+
+OTHERS = [
+    # Choices whose cap binds, whose φ is yours, or that see a background
+    Entry("soft_top_k-2", "choice", partial(sx.soft_top_k, k=2), **_ALL),
+    Entry(
+        "threshold_map-sigmoid",
+        "choice",
+        partial(sx.threshold_map(jax.nn.sigmoid), total=2.0),
+        **_ALL,
+    ),
+    Entry("expm1_softmax", "choice", sx.expm1_softmax, **_ALL),
+    # Oracles
+    Entry(
+        "one_hot_argmax",
+        "oracle",
+        sx.one_hot_argmax,
+        where=True,
+        axis="joint",
+        modes="zero",
+        sharded=True,
+    ),
+    Entry(
+        "top_k_mask",
+        "oracle",
+        partial(sx.top_k_mask, k=2),
+        where=True,
+        axis="joint",
+        modes="zero",
+        sharded=True,
+    ),
+    Entry("ranking", "oracle", sx.ranking, axis="int", modes="zero"),
+    Entry("best_grid_path", "oracle", _on_a_grid(sx.best_grid_path), modes="zero"),
+    Entry("row_oracle", "oracle", sx.row_oracle(sx.one_hot_argmax), modes="zero", instance=True),
+    Entry("host_oracle", "oracle", sx.host_oracle(_first), modes="zero", instance=True, nan=False),
+    Entry(
+        "expected_ranking", "oracle", _of_width(sx.expected_ranking), temperature=True, axis="int"
+    ),
+    # Readouts and moments
+    Entry(
+        "local_argmax",
+        "readout",
+        partial(sx.local_argmax, window=1),
+        where=True,
+        temperature=True,
+        axis="int",
+    ),
+    Entry(
+        "find_peaks",
+        "readout",
+        partial(sx.find_peaks, count=2, window=1),
+        where=True,
+        temperature=True,
+        axis="int",
+        nan=False,
+    ),
+    # perturbed_argmax of an empty batch fails: a known fault.
+    Entry(
+        "perturbed_argmax",
+        "readout",
+        _of_width(_keyed(sx.perturbed_argmax, num_samples=4)),
+        **_ALL,
+        random=True,
+        empty_batch=False,
+    ),
+    Entry("expected_index", "moment", sx.expected_index, axis="int"),
+    Entry(
+        "expected_spread",
+        "moment",
+        lambda x, **kwargs: sx.expected_spread(abs(x), **kwargs),
+        axis="int",
+    ),
+    Entry(
+        "expected_covariance",
+        "moment",
+        lambda x, **kwargs: sx.expected_covariance(abs(x), **kwargs),
+        axis="int",
+    ),
+    # Losses
+    Entry("entmax_loss", "loss", _labelled(sx.entmax_loss), **_ALL),
+    Entry("sparsemax_loss", "loss", _labelled(sx.sparsemax_loss), **_ALL),
+    Entry("fenchel_young_loss", "loss", _towards(sx.fenchel_young_loss(_QUADRATIC)), instance=True),
+    Entry(
+        "fenchel_young_loss-perturbed",
+        "loss",
+        _keyed(_towards(sx.fenchel_young_loss(_NOISY))),
+        instance=True,
+    ),
+    Entry("spo_plus_loss", "loss", _towards(sx.spo_plus_loss(sx.one_hot_argmax)), instance=True),
+    Entry(
+        "linear_entmax_loss",
+        "loss",
+        lambda x, temperature=1.0: sx.linear_entmax_loss(
+            x, np.eye(6, 4, dtype=x.dtype), np.full(_rest(x), 2), temperature=temperature
+        ),
+    ),
+    Entry("coordinate_loss", "loss", lambda x: sx.coordinate_loss(x, jnp.zeros_like(x))),
+    Entry(
+        "variance_loss",
+        "loss",
+        lambda x, **kwargs: sx.variance_loss(abs(x), sigma=0.8, **kwargs),
+        axis="int",
+    ),
+    Entry("kl_to_gaussian", "loss", _to_target(sx.kl_to_gaussian), axis="int"),
+    Entry("js_to_gaussian", "loss", _to_target(sx.js_to_gaussian), axis="int"),
+    Entry(
+        "gaussian_heatmap",
+        "loss",
+        lambda x: sx.gaussian_heatmap(x[..., :2], shape=(3, 4), sigma=0.8),
+    ),
+    # Estimators
+    Entry(
+        "straight_through",
+        "estimator",
+        sx.straight_through(sx.one_hot_argmax, sx.sparsemax),
+        where=True,
+        modes="reverse",
+        empty_batch=False,
+    ),  # a known fault
+    Entry("identity_gradient", "estimator", sx.identity_gradient(sx.one_hot_argmax), **_ALONE),
+    Entry("interpolated", "estimator", sx.interpolated(sx.one_hot_argmax, strength=2.0), **_ALONE),
+    Entry(
+        "implicit_mle",
+        "estimator",
+        _keyed(sx.implicit_mle(sx.one_hot_argmax, strength=2.0)),
+        **_ALONE,
+    ),
+    Entry("gumbel_softmax", "estimator", _keyed(sx.gumbel_softmax), **_DRAWN),
+    Entry(
+        "hard_gumbel_softmax",
+        "estimator",
+        _keyed(sx.hard_gumbel_softmax),
+        **_DRAWN,
+        modes="reverse",
+    ),
+    Entry("reinmax", "estimator", _keyed(sx.reinmax), **_DRAWN, modes="reverse"),
+    Entry(
+        "gumbel_rao", "estimator", _keyed(sx.gumbel_rao, num_samples=3), **_DRAWN, modes="reverse"
+    ),
+    Entry(
+        "gumbel_top_k",
+        "estimator",
+        _keyed(sx.gumbel_top_k, k=2),
+        where=True,
+        axis="joint",
+        modes="zero",
+        random=True,
+        sharded=True,
+    ),
+    # Smoothings
+    Entry(
+        "entropic",
+        "smoothing",
+        lambda x, axis=-1, **kwargs: sx.entropic(axis=axis).value(x, **kwargs),
+        **_ALL,
+        nothing=-np.inf,
+    ),
+    Entry(
+        "euclidean",
+        "smoothing",
+        lambda x, axis=-1, **kwargs: sx.euclidean(axis=axis).value(x, **kwargs),
+        **_ALL,
+        nothing=-np.inf,
+    ),
+    Entry(
+        "tsallis",
+        "smoothing",
+        lambda x, axis=-1, **kwargs: sx.tsallis(1.5, axis=axis).value(x, **kwargs),
+        **_ALL,
+        nothing=-np.inf,
+    ),
+    Entry("regularized", "smoothing", _QUADRATIC.value, instance=True, rounded_once=False),
+    Entry("perturbed", "smoothing", _keyed(_NOISY.argmax), instance=True),
+    Entry("perturbed-value", "smoothing", _keyed(_NOISY.value), instance=True),
+    Entry(
+        "standard_error",
+        "smoothing",
+        _keyed(sx.standard_error(_NOISY).argmax),
+        instance=True,
+        modes="zero",
+    ),
+]
