@@ -1,4 +1,7 @@
-"""Values with a derivative attached to them, computed apart from the value: a surrogate backward pass, gradients, a change."""
+"""Values with a derivative attached to them that is computed apart from the value.
+
+It is a surrogate backward pass, given gradients, or a change that is 0 and has derivatives.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +23,8 @@ def with_backward(backward: Callable[[Any, Tree], Any], answer: Tree, operands: 
 
 
 def _with_backward_fwd(backward, answer, operands):
-    # The rule again: it refuses forward mode over this pass too, where the answer would count as a constant.
+    # The rule again: it refuses forward mode over this pass too. Without it the answer would count
+    # as a constant there.
     return with_backward(backward, answer, operands), operands
 
 
@@ -35,7 +39,7 @@ with_backward.defvjp(_with_backward_fwd, _with_backward_bwd)
 def with_gradients(
     value: Array, gradients: tuple[list[Array], ...], points: tuple[list[Array], ...]
 ) -> Array:
-    """The value, with these gradients at the points. Its second derivatives are those of the gradients."""
+    """The value, with these gradients at the points; second derivatives are the gradients' own."""
     return value
 
 
@@ -48,7 +52,10 @@ def _with_gradients_jvp(primals, tangents):
 
 @jax.custom_jvp
 def with_change(value: Array, change: Array) -> Array:
-    """value + change for a change that is 0 and has derivatives. The compiler need not compute the 0."""
+    """value + change, for a change that is 0 and has derivatives.
+
+    The compiler need not compute the 0.
+    """
     return value
 
 

@@ -14,7 +14,10 @@ def on_axis(values: Array, axis: int, rank: int) -> Array:
 
 
 def row_major_index(x: Array, axes: tuple[int, ...]) -> Array:
-    """The index of each entry in its slice, in row-major order of the axes as listed; it broadcasts to x."""
+    """The index of each entry in its slice, in row-major order of the axes as listed.
+
+    It broadcasts to x.
+    """
     index, count = jnp.zeros((1,) * x.ndim, int), 1
     for axis in reversed(axes):
         index = index + count * on_axis(jnp.arange(x.shape[axis]), axis, x.ndim)
@@ -23,7 +26,7 @@ def row_major_index(x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def first_argmax(x: Array, axes: tuple[int, ...]) -> Array:
-    """The index of the first of the largest entries of each slice, in row-major order of the axes as listed."""
+    """The index of the first largest entry of each slice, in row-major order of the axes."""
     largest = x == x.max(axes, keepdims=True)
     beyond = math.prod(x.shape[axis] for axis in axes)
     return jnp.where(largest, row_major_index(x, axes), beyond).min(axes, keepdims=True)

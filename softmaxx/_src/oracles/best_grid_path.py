@@ -9,19 +9,23 @@ from softmaxx._src.core.types import Array, ArrayLike
 
 
 def best_grid_path(scores: ArrayLike) -> Array:
-    r"""Maximises ⟨scores, y⟩ over the paths from the first cell of a grid to the last by steps right and down, as 0/1 masks.
+    r"""Maximises ⟨scores, y⟩ over the paths through a grid by steps right and down, as 0/1 masks.
+
+    A path leads from the first cell of the grid to the last.
 
     Args:
-      scores: real numbers `[..., rows, columns]`, what each cell on the path counts; −inf is a blocked cell. For a shortest
-        path pass costs negated; for weights on the arcs, use cells between the cells: −inf where four arcs meet, 0 at nodes.
+      scores: real numbers `[..., rows, columns]`, what each cell on the path counts. −inf is a
+        blocked cell. For a shortest path pass costs negated. For weights on the arcs, use cells
+        between the cells: −inf where four arcs meet, 0 at nodes.
 
     Returns:
-      The mask of the rows + columns − 1 cells of the best path, of the scores' shape and dtype; sums are in at least float32.
-      Without a path around the blocked cells it is 0, with a nan anywhere in the grid it is nan.
+      The mask of the rows + columns − 1 cells of the best path, of the scores' shape and dtype.
+      Sums are in at least float32. Without a path around the blocked cells it is 0. With a nan
+      anywhere in the grid it is nan.
 
     Limits:
-      At ties it goes right before down. The derivative is 0 everywhere: to train through it, use `perturbed`. Scores beyond
-      the largest float over rows + columns, +inf among them, count as that.
+      At ties it goes right before down. The derivative is 0 everywhere. To train through it, use
+      `perturbed`. Scores beyond the largest float over rows + columns count as that, +inf too.
 
     Raises:
       TypeError: scores that are not real numbers.
@@ -36,7 +40,8 @@ def best_grid_path(scores: ArrayLike) -> Array:
        [0. 1. 1.]]
 
     Reference:
-      Bellman, On a routing problem, 1958; as a layer: Vlastelica et al., ICLR 2020, and Berthet et al., NeurIPS 2020.
+      Bellman, On a routing problem, 1958; as a layer: Vlastelica et al., ICLR 2020, and Berthet et
+      al., NeurIPS 2020.
     """
     scores = checks.arguments.real_array("best_grid_path", "scores", scores)
     checks.oracles.grid("best_grid_path", scores.shape)
@@ -73,10 +78,14 @@ def _shifted(x: Array, step: int, fill: float) -> Array:
 
 
 def _diagonals(x: Array, fill: float) -> Array:
-    """`[..., rows, columns]` → `[rows + columns − 1, ..., rows]`: cell (i, j) goes to diagonal i + j, row i."""
+    """`[..., rows, columns]` → `[rows + columns − 1, ..., rows]`.
+
+    Cell (i, j) goes to diagonal i + j, row i.
+    """
     *batch, rows, columns = x.shape
     still = [(0, 0)] * len(batch)
-    # Rows padded to columns + rows cells and read again as rows of one cell less: each row is one further to the right.
+    # Rows are padded to columns + rows cells, and read again as rows of one cell less. So each row
+    # moves one further to the right.
     flat = jnp.pad(x, [*still, (0, 0), (0, rows)], constant_values=fill)
     flat = flat.reshape(*batch, rows * (columns + rows))[..., :-rows]
     return jnp.moveaxis(flat.reshape(*batch, rows, columns + rows - 1), -1, 0)

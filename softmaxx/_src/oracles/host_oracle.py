@@ -16,29 +16,33 @@ from softmaxx._src.core.types import Oracle, Tree
 
 
 def host_oracle(fn: Callable[..., Any], *, workers: int = 1) -> Oracle:
-    r"""Makes an oracle of a NumPy function that maximises ⟨scores, y⟩ for each row of a batch, `[rows, ...]` → `[rows, ...]`.
+    r"""Makes an oracle of a NumPy function that maximises ⟨scores, y⟩ for each row of a batch.
 
-    Under `jit`, `vmap` and `grad` in any nesting it is one call of fn with all rows, batch × samples, on the host.
+    The function maps `[rows, ...]` to `[rows, ...]`. Under `jit`, `vmap` and `grad` in any nesting
+    it is called once on the host, with all rows: batch × samples.
 
     Args:
-      fn: `(scores, *args)`, NumPy arrays with the rows leading (trees of them if the scores are a tree), → floating numbers
-        in the shape of the scores. It must be pure: called again it returns the same, and JAX may drop a call whose result
-        is not used.
-      workers: how many threads share the rows, with a call of fn each; useful for solvers that release the GIL.
+      fn: `(scores, *args)` → floating numbers in the shape of the scores. It gets NumPy arrays with
+        the rows leading, or trees of them if the scores are a tree. It must be pure: called again
+        it returns the same. JAX may drop a call whose result is not used.
+      workers: how many threads share the rows, each with a call of fn. This helps solvers that
+        release the GIL.
 
     Returns:
-      An oracle of one instance, `(scores, *args)` → an array of the scores' shape and dtype; args are arrays, one of them for
-      each instance or the same for all.
+      An oracle of one instance, `(scores, *args)` → an array of the scores' shape and dtype. The
+      args are arrays, one for each instance or the same for all.
 
     Limits:
-      The derivative is 0, in the args too: to train through the scores, use `perturbed`. Ties are those of fn. On a mesh call
-      it inside of `jax.shard_map`, where each device asks for its own rows; else all rows travel to one.
+      The derivative is 0, in the args too. To train through the scores, use `perturbed`. Ties are
+      those of fn. On a mesh call it inside of `jax.shard_map`: each device asks for its own rows.
+      Otherwise all rows travel to one device.
 
     Raises:
       TypeError: a fn that is not callable; a result that is no array of floating numbers.
-      ValueError: a result of another shape, or with a nan in a row whose scores have none; `workers` < 1.
-      RuntimeError: an exception in fn, with the first row that raises it. (Errors of a call reach the user as
-        `jax.errors.JaxRuntimeError`, with the message and the trace of the host.)
+      ValueError: a result of another shape, or with a nan in a row whose scores have none;
+        `workers` < 1.
+      RuntimeError: an exception in fn, with the first row that raises it. (Errors of a call reach
+        the user as `jax.errors.JaxRuntimeError`, with the message and the trace of the host.)
 
     Example:
       >>> import jax, numpy as np, softmaxx as sx
@@ -53,7 +57,8 @@ def host_oracle(fn: Callable[..., Any], *, workers: int = 1) -> Oracle:
        [0. 1.]]
 
     Reference:
-      Vlastelica et al., Differentiation of Blackbox Combinatorial Solvers, ICLR 2020, for solvers in a network.
+      Vlastelica et al., Differentiation of Blackbox Combinatorial Solvers, ICLR 2020, for solvers
+      in a network.
     """
     workers = checks.oracles.host_function(fn, workers)
 
@@ -86,7 +91,10 @@ class _Job(NamedTuple):
 
 
 def _solve(fn: Callable[..., Any], workers: int, like: tuple, *arguments: Any) -> Tree:
-    """The answers of all rows; the axes that were mapped over lead, with length 1 for arguments that are the same for all."""
+    """The answers of all rows.
+
+    The axes that were mapped over lead. For arguments that are the same for all, they have length 1.
+    """
     arrays, wanted = jax.tree.map(np.asarray, arguments), jax.tree.leaves(like)
     leaves = [(x, one.shape) for x, one in zip(jax.tree.leaves(arrays), wanted, strict=True)]
     batch = np.broadcast_shapes(*(x.shape[: x.ndim - len(shape)] for x, shape in leaves))
@@ -106,7 +114,7 @@ def _solve(fn: Callable[..., Any], workers: int, like: tuple, *arguments: Any) -
 
 
 def _parts(count: int, workers: int) -> list[tuple[int, int]]:
-    """Start and end of the rows of each worker; at least one part, and no empty one but for no rows."""
+    """Start and end of the rows of each worker: at least one part, empty only if there are no rows."""
     ends = np.linspace(0, count, min(workers, max(1, count)) + 1).astype(int)
     return list(pairwise(ends.tolist()))
 
@@ -144,7 +152,10 @@ def _rows_with_nan(tree: Tree) -> np.ndarray:
 def _first_to_fail(
     job: _Job, start: int, end: int, error: Exception
 ) -> tuple[int | None, Exception]:
-    """The first row that raises when it is alone, and what it raises; if none does, the error of all together."""
+    """The first row that raises when it is alone, and what it raises.
+
+    If none does, no row, and the error of all together.
+    """
     for row in range(start, end):
         try:
             job.fn(*jax.tree.map(lambda x, row=row: x[row : row + 1], job.rows))

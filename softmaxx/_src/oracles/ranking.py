@@ -13,19 +13,21 @@ _PAIRWISE = 64  # up to so many entries comparing all pairs is faster than sorti
 
 
 def ranking(scores: ArrayLike, *, axis: int = -1) -> Array:
-    r"""Maximises ⟨scores, y⟩ over the permutations of 1, …, n: n at the largest score, 1 at the smallest.
+    r"""Maximises ⟨scores, y⟩ over the permutations of 1, …, n: n at the largest score, 1 at the least.
 
     Args:
       scores: real numbers `[..., n]`.
       axis: the axis to rank along, an int.
 
     Returns:
-      The ranks, of the scores' shape and dtype (float16 rounds ranks above 2048, bfloat16 above 256). A slice with nan is nan.
+      The ranks, of the scores' shape and dtype (float16 rounds ranks above 2048, bfloat16 above
+      256). A slice with nan is nan.
 
     Limits:
-      At ties the first index has the larger rank, as `jnp.argmax` takes it for the largest; −inf and +inf are ranked like
-      numbers. The derivative is 0 everywhere: to train through it, use `perturbed` or `expected_ranking`. More than 64 entries
-      are sorted, for which JAX gathers an axis that is sharded, or on an explicit mesh refuses.
+      At ties the first index has the larger rank: `jnp.argmax` takes it for the largest too. −inf
+      and +inf are ranked like numbers. The derivative is 0 everywhere. To train through it, use
+      `perturbed` or `expected_ranking`. More than 64 entries are sorted. To sort, JAX gathers an
+      axis that is sharded; on an explicit mesh it refuses.
 
     Raises:
       TypeError: scores that are not real numbers, an axis that is no int.
@@ -37,7 +39,8 @@ def ranking(scores: ArrayLike, *, axis: int = -1) -> Array:
       [2. 3. 1.]
 
     Reference:
-      The vertices of the permutahedron; Blondel et al., Fast Differentiable Sorting and Ranking, ICML 2020, section 3.
+      The vertices of the permutahedron; Blondel et al., Fast Differentiable Sorting and Ranking,
+      ICML 2020, section 3.
     """
     scores = checks.arguments.real_array("ranking", "scores", scores)
     return _ranking(scores, checks.arguments.single_axis("ranking", axis, scores.shape))

@@ -21,20 +21,22 @@ class RowOracle(NamedTuple):
 
 
 def row_oracle(fn: Callable[..., Tree]) -> RowOracle:
-    r"""Declares an oracle that is written for rows: fn maps scores `[N, ...]` to N maximisers `[N, ...]` at once.
+    r"""Declares an oracle that is written for rows: scores `[N, ...]` → N maximisers `[N, ...]`.
 
-    `perturbed` then hands it all its samples as rows, instead of mapping an oracle of one instance over them by `jax.vmap`.
-    For code that has no batching rule, or a faster one of its own: a custom kernel, a library call, a `shard_map`.
+    `perturbed` then gives it all samples as rows. Any other oracle is mapped over the samples by
+    `jax.vmap`. Use it for code that has no batching rule, or a faster one of its own: a custom
+    kernel, a library call, a `shard_map`.
 
     Args:
-      fn: `(rows, *args)` → one answer for each row, an array or a tree of arrays with the rows leading. The args are passed as
-        they are, the same for all rows.
+      fn: `(rows, *args)` → one answer for each row, an array or a tree of arrays with the rows
+        leading. The args are the same for all rows.
 
     Returns:
-      An oracle of one instance, `(scores, *args)`, that may be used wherever an oracle is.
+      An oracle of one instance, `(scores, *args)`. It may be used wherever an oracle is.
 
     Limits:
-      Under `jax.vmap` over a batch of instances, fn itself is mapped over the batch. Ties are those of fn.
+      Under `jax.vmap` over a batch of instances, fn itself is mapped over the batch. Ties are those
+      of fn.
 
     Raises:
       TypeError: a fn that is not callable.
@@ -46,7 +48,8 @@ def row_oracle(fn: Callable[..., Tree]) -> RowOracle:
       [0. 1. 0.]
 
     Reference:
-      The oracles of Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS 2020, section 2.
+      The oracles of Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS
+      2020, section 2.
     """
     checks.functions.function("row_oracle", "fn", fn, "(rows, *args) -> answers")
     return RowOracle(fn)

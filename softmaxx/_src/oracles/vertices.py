@@ -1,4 +1,4 @@
-"""The vertices of the simplex and of the capped simplex: one-hot vectors, and masks of the k largest."""
+"""The vertices of the simplex and the capped simplex: one-hot vectors, masks of the k largest."""
 
 import math
 from collections.abc import Callable
@@ -13,23 +13,30 @@ from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
 
 
 def one_hot_argmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None) -> Array:
-    r"""Maximises ⟨scores, y⟩ over the one-hot vectors: 1 at the first of the largest scores, 0 elsewhere.
+    r"""Maximises ⟨scores, y⟩ over the one-hot vectors: 1 at the largest score, 0 elsewhere.
+
+    The result is the vertex `[..., n]` itself. For its index take `jnp.argmax`, for a mean index
+    with a gradient `soft_argmax` or `perturbed_argmax`.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry.
+      scores: real numbers `[..., n]`. −inf is a masked entry.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False is never chosen, whatever it holds.
+      where: booleans that broadcast to the scores. An entry with False is never chosen, whatever it
+        holds.
 
     Returns:
-      The one-hot vector, of the scores' shape and dtype. A fully masked slice gives zeros, a slice with nan is nan.
+      The one-hot vector, of the scores' shape and dtype. A fully masked slice gives zeros, a slice
+      with nan is nan.
 
     Limits:
-      Ties go to the first index, as in `jnp.argmax`; with several axes to the first in row-major order of the axes as
-      listed. The derivative is 0 everywhere: to train through it, use a choice or `perturbed`.
+      Ties go to the first index, as in `jnp.argmax`. With several axes it is the first in row-major
+      order of the axes as listed. The derivative is 0 everywhere. To train through it, use a choice
+      or `perturbed`.
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; a `where` that does not broadcast.
+      ValueError: an axis that is out of range, repeated or empty; a `where` that does not
+        broadcast.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -47,7 +54,8 @@ def one_hot_argmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | Non
 
 @partial(jax.jit, static_argnames="axes")
 def _one_hot_argmax(scores: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
-    # Two plain reductions instead of an argmax and a one-hot: they keep the sharding, and take several axes at once.
+    # Plain reductions instead of an argmax and a one-hot: they keep the sharding, and take several
+    # axes at once.
     x = sharding.computed_once(lax.stop_gradient(masks.masked(scores, where)))
     chosen = (indices.row_major_index(x, axes) == indices.first_argmax(x, axes)) & (x > -jnp.inf)
     return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, chosen.astype(x.dtype))
@@ -56,26 +64,28 @@ def _one_hot_argmax(scores: Array, where: Array | None, axes: tuple[int, ...]) -
 def top_k_mask(
     scores: ArrayLike, *, k: Number, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
-    r"""Maximises ⟨scores, y⟩ over the 0/1 vectors with k ones: 1 at the k largest scores, 0 elsewhere.
+    r"""Maximises ⟨scores, y⟩ over the 0/1 vectors with k ones: 1 at the k largest scores.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry.
-      k: how many, a whole number from 0 to n or one for each choice, `[..., 1]`; it may be traced, and is rounded then.
+      scores: real numbers `[..., n]`. −inf is a masked entry.
+      k: how many, a whole number from 0 to n or one for each choice, `[..., 1]`. It may be traced,
+        and is rounded then.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False is never chosen, whatever it holds.
+      where: booleans that broadcast to the scores. An entry with False is never chosen, whatever it
+        holds.
 
     Returns:
-      The mask, of the scores' shape and dtype. Fewer than k entries that are not masked are all chosen; a slice with nan is
-      nan.
+      The mask, of the scores' shape and dtype. If fewer than k entries are unmasked, all of them
+      are chosen. A slice with nan is nan.
 
     Limits:
-      Ties go to the first indices, in row-major order of the axes as listed. The derivative is 0 everywhere: to train through
-      it, use `soft_top_k` or `perturbed`.
+      Ties go to the first indices, in row-major order of the axes as listed. The derivative is 0
+      everywhere. To train through it, use `soft_top_k` or `perturbed`.
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; a `where` or k that does not broadcast; a k that is
-        negative, no whole number or above n, as far as it is known.
+      ValueError: an axis that is out of range, repeated or empty; a `where` or k that does not
+        broadcast; a known k that is negative, no whole number or above n.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -83,7 +93,8 @@ def top_k_mask(
       [0. 1. 1. 0.]
 
     Reference:
-      The vertices of the hypersimplex; Boyd and Vandenberghe, Convex Optimization, 2004, section 2.2.4.
+      The vertices of the hypersimplex; Boyd and Vandenberghe, Convex Optimization, 2004, section
+      2.2.4.
     """
     scores = checks.arguments.real_array("top_k_mask", "scores", scores)
     axes = checks.arguments.axes_of("top_k_mask", axis, scores.shape)
@@ -94,8 +105,8 @@ def top_k_mask(
 
 @partial(jax.jit, static_argnames="axes")
 def _top_k_mask(scores: Array, where: Array | None, k: Number, axes: tuple[int, ...]) -> Array:
-    # Bisection twice, on counts: the k-th largest score in the order of its bits, then the last index of its ties to take.
-    # Plain sums only: they keep the sharding, and take several axes at once.
+    # Two bisections on counts: for the k-th largest score in the order of its bits, then for the
+    # last index of its ties to take. Plain sums keep the sharding, and take several axes at once.
     x = sharding.computed_once(lax.stop_gradient(masks.masked(scores, where)))
     k = _whole_number(k, x)
     order, entries = _bit_order(x), x > -jnp.inf
@@ -115,7 +126,10 @@ def _whole_number(k: Number, x: Array) -> Array:
 
 
 def _bit_order(x: Array) -> Array:
-    """Integers in the order of the numbers: the bits of a positive float count up with it, those of a negative one down."""
+    """Integers in the order of the numbers.
+
+    The bits of a positive float count up with it, those of a negative float count down.
+    """
     x = jnp.where(x == 0, 0, x).astype(dtypes.working_dtype(x.dtype))  # -0 is 0
     bits = lax.bitcast_convert_type(x, jnp.int32 if x.dtype == jnp.float32 else jnp.int64)
     return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
@@ -142,7 +156,10 @@ def _count(flags: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _largest(holds: Callable[[Array], Array], start: Array, bits: int) -> Array:
-    """The largest integer from `start` on for which `holds` is true, found bit by bit. It is true up to there."""
+    """The largest integer from `start` on that `holds`, found bit by bit.
+
+    All integers up to there hold, and none beyond.
+    """
 
     def body(i, at):
         raised = at + lax.shift_left(jnp.ones_like(at), (bits - 1 - i).astype(at.dtype))
