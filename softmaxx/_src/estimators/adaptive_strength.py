@@ -40,8 +40,8 @@ def adaptive_strength(
 
     Returns:
       `AdaptiveStrength(init, update)`, two pure functions: `init()` → state, and
-      `update(gradient, state)` → state. The gradient is that of a batch of scores, `[batch, ...]`
-      or a tree of such. Pass the state as `strength=` to `interpolated` or `implicit_mle`, and make
+      `update(gradient, state)` → state. The gradient is that of a batch of scores, of the
+      shape `[batch, ...]`, or a tree of such. Pass the state as `strength=` to `interpolated` or `implicit_mle`, and make
       that function anew at each step with the same oracle. In a network add zeros to the scores and
       differentiate by these too, as below: this gives the gradient of the scores.
 
