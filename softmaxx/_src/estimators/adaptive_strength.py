@@ -40,10 +40,11 @@ def adaptive_strength(
 
     Returns:
       `AdaptiveStrength(init, update)`, two pure functions: `init()` → state, and
-      `update(gradient, state)` → state. The gradient is that of a batch of scores, of the
-      shape `[batch, ...]`, or a tree of such. Pass the state as `strength=` to `interpolated` or `implicit_mle`, and make
-      that function anew at each step with the same oracle. In a network add zeros to the scores and
-      differentiate by these too, as below: this gives the gradient of the scores.
+      `update(gradient, state)` → state. The gradient is that of a batch of scores, of the shape
+      `[batch, ...]`, or a tree of such. Pass the state as `strength=` to `interpolated` or
+      `implicit_mle`, and make that function anew at each step with the same oracle. In a network
+      add zeros to the scores and differentiate by these too, as below: this gives the gradient of
+      the scores.
 
     Limits:
       If the answers cannot reach the target, the strength grows without end. The mean over the
