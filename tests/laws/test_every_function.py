@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from registry import OTHERS
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from registry import OTHERS, scores_of
 
 pytestmark = pytest.mark.unoptimized
 R, N, NAN, INF = 12, 6, np.nan, np.inf
@@ -264,3 +266,38 @@ def test_an_empty_axis_is_an_error(contract):
 @each(lambda entry: not entry.instance and entry.empty_batch)
 def test_an_empty_batch_stays_empty(contract):
     assert {y.shape[0] for y in jax.tree.leaves(contract.apply(np.zeros((0, N))))} == {0}
+
+
+# Sharding
+
+
+@lru_cache(maxsize=1)
+def on_one_device(entry):
+    """Rows [8, 64] over two axes of a mesh, the program, and what it answers on one device."""
+    scores, g = (scores_of((8, 64), dtype=np.float32, seed=seed) for seed in range(2))
+    zero = entry.modes == "zero"
+
+    @jax.jit
+    def both(scores, g):
+        value, pullback = jax.vjp(entry.apply, scores)
+        return (value,) if zero else (value, pullback(g)[0])
+
+    return scores, g, both, both(scores, g)
+
+
+@each(lambda entry: entry.sharded)
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def test_sharding_is_kept(contract, kind):
+    *arguments, both, expected = on_one_device(contract)
+    mesh = jax.make_mesh((2, 4), ("b", "v"), axis_types=(kind, kind))
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(arguments, NamedSharding(mesh, P("b", "v")))
+        compiled = both.lower(*placed).compile()
+        got = compiled(*placed)
+        assert all(one.sharding.is_equivalent_to(placed[0].sharding, 2) for one in got)
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-5, atol=1e-7)
+    if contract.kind == "oracle":
+        np.testing.assert_array_equal(got[0], expected[0])
+        assert "all-gather" not in (compiled.as_text() or "")

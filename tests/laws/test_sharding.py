@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 from contextlib import nullcontext
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,7 +16,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from registry import (
     CHOICES,
-    OTHERS,
     SMOOTH,
     capped_by_bisection,
     cotangent,
@@ -203,30 +202,3 @@ def test_two_processes_of_four_devices_are_one(tmp_path):
     finally:
         for process in pair:
             process.kill()
-
-
-# Functions without an exact reference: over a mesh they are what they are on one device
-
-
-@lru_cache(maxsize=1)
-def on_one_device(contract):
-    scores, weights = (scores_of((8, 64), dtype=np.float32, seed=seed) for seed in range(2))
-    both = jax.jit(partial(value_and_pullback, contract.apply))
-    return scores, weights, both, both(scores, weights)
-
-
-@pytest.mark.parametrize("contract", [one for one in OTHERS if one.sharded], ids=repr)
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
-def test_sharding_is_kept(contract, kind):
-    scores, weights, both, expected = on_one_device(contract)
-    mesh = jax.make_mesh((2, 4), ("b", "v"), axis_types=(kind, kind))
-    with jax.set_mesh(mesh):
-        placed = jax.device_put((scores, weights), NamedSharding(mesh, P("b", "v")))
-        compiled = both.lower(*placed).compile()
-        got = compiled(*placed)
-        assert all(one.sharding.is_equivalent_to(placed[0].sharding, 2) for one in got)
-    np.testing.assert_allclose(got[0], expected[0], rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(got[1], expected[1], rtol=1e-4, atol=1e-6)
-    if contract.kind == "oracle":
-        np.testing.assert_array_equal(got[0], expected[0])
-        assert "all-gather" not in (compiled.as_text() or "")
