@@ -1,13 +1,17 @@
-"""How exact a choice is: largest errors of softmaxx and its peers against float64, by dtype and offset of the scores.
+"""How exact a choice is: largest errors of softmaxx and its peers against float64.
 
-The reference, in NumPy and independent of the library, gets the rounded scores: what is measured is the solution, not the
-rounding of its input. Each figure is the largest over n = 16 to 10^6 and scales 0.1, 1 and 10: the error of an entry, |Σp − k|,
-and the gradient's ‖error‖/‖gradient‖ for a random cotangent. The result itself is rounded to the dtype, so half precision
-cannot do better than its spacing, nor can a sum of n rounded entries. Rows with an entry exactly on the boundary of a sparse
-choice have no gradient and count for the value only. Peers in JAX get the default float in place of others.
+The reference is written in NumPy and independent of the library. It gets the rounded scores, so the
+figures measure the solution and not the rounding of its input. Each figure is the largest over
+n = 16 to 10^6 and scales 0.1, 1 and 10, by dtype and by offset of the scores. Printed are the error
+of an entry, |Σp − k|, and the gradient's ‖error‖/‖gradient‖ for a random cotangent.
+
+The result itself is rounded to the dtype. So half precision cannot do better than its spacing, nor
+can a sum of n rounded entries. Rows with an entry exactly on the boundary of a sparse choice have
+no gradient and count for the value only. Peers in JAX get the default float in place of others.
 
     pip install -e . optax jaxopt tqdm    # and torch with entmax, softjax (Python 3.12)
-    python benchmarks/accuracy.py         # --quick: n up to 1000, to build/benchmarks; JAX_ENABLE_X64=1 adds float64
+    python benchmarks/accuracy.py         # JAX_ENABLE_X64=1 adds float64
+    python benchmarks/accuracy.py --quick # n up to 1000, to build/benchmarks
 """
 
 import argparse
@@ -40,7 +44,7 @@ def bisect(excess: Callable[[float], float], low: float, high: float) -> float:
 
 
 def choice(z: np.ndarray, alpha: float, k: int) -> tuple[np.ndarray, bool]:
-    """The exact choice from one row of scores in float64, by closed form, sorting or bisection; and has it a derivative?"""
+    """The exact choice of one row in float64, and whether it has a derivative."""
     z = z - z.max()
     if alpha == 1:
         return np.exp(z) / np.exp(z).sum(), True
@@ -60,7 +64,7 @@ def choice(z: np.ndarray, alpha: float, k: int) -> tuple[np.ndarray, bool]:
 
 
 def gradient(p: np.ndarray, g: np.ndarray, alpha: float, k: int) -> np.ndarray:
-    """The exact pullback of one row: w ⊙ (g − Σwg/Σw) with w = p^{2−α} on the support, 0 at entries that are capped."""
+    """The exact pullback of one row: w ⊙ (g − Σwg/Σw), w = p^{2−α} on the support, 0 at caps."""
     inside = (p > 0) & ((p < 1) | (k == 1))
     w = np.where(inside, np.where(inside, p, 1) ** (2 - alpha), 0)
     return w * (g - (w @ g) / max(w.sum(), np.finfo(float).tiny))
@@ -69,7 +73,7 @@ def gradient(p: np.ndarray, g: np.ndarray, alpha: float, k: int) -> np.ndarray:
 def reference(
     z: np.ndarray, g: np.ndarray, alpha: float, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The choice of each row, its pullback, and a mask `[rows, 1]`: at the corner of a sparse choice there is no derivative."""
+    """The choice of each row, its pullback, and whether it has one: not on a corner. `[rows, 1]`"""
     p, smooth = zip(*(choice(row, alpha, k) for row in z), strict=True)
     return (
         np.stack(p),
@@ -81,7 +85,7 @@ def reference(
 def scores_and_cotangent(
     n: int, scale: float, offset: float, dtype: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rounded to the dtype, and the scores not centred: near an offset only few different ones are left."""
+    """Rounded to the dtype. Scores are not centred: near an offset few different ones are left."""
     rng = np.random.default_rng(n)
     x, g = rng.standard_normal((2, min(64, max(1, ENTRIES // n)), n))
     return (offset + scale * x).astype(jnp.dtype(dtype)), g.astype(jnp.dtype(dtype))
@@ -176,9 +180,8 @@ def main() -> None:
     cases = [
         case for case in cases if case[1] < float(jnp.finfo(case[0]).max)
     ]  # float16 ends at 65504
-    result = {
-        "header": f"Python {platform.python_version()}, jax {jax.__version__}, {jax.devices()[0].device_kind}"
-    }
+    device = jax.devices()[0].device_kind
+    result = {"header": f"Python {platform.python_version()}, jax {jax.__version__}, {device}"}
     print(result["header"])
 
     result["records"] = measure(columns, calls, cases)

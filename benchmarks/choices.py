@@ -1,11 +1,14 @@
-"""What a choice costs: softmaxx and its peers side by side in one run, as ratios to `jax.nn.softmax`.
+"""What a choice costs: softmaxx and its peers side by side, as ratios to `jax.nn.softmax`.
 
-Medians of interleaved rounds, forward and forward + backward (value and `jax.vjp` of a random cotangent in one jit), float32 on
-the default device; then compile time, temporary memory, and the growth from n = 10^3 to 10^7. It prints the tables, and writes
-benchmarks/results/choices-<backend>-jax<version>.json and docs/choices.png. Peers that are not installed are left out.
+Seconds are medians of interleaved rounds, in float32 on the default device: forward, and forward +
+backward (value and `jax.vjp` of a random cotangent in one jit). Then follow compile time, temporary
+memory, and the growth from n = 10^3 to 10^7. The script prints the tables, and writes
+benchmarks/results/choices-<backend>-jax<version>.json and docs/choices.png. Peers that are not
+installed are left out.
 
     pip install -e . optax jaxopt matplotlib tqdm    # and torch with entmax, softjax (Python 3.12)
-    python benchmarks/choices.py                     # --quick: about a minute, to build/benchmarks; --no-peers
+    python benchmarks/choices.py                     # --no-peers: without the other libraries
+    python benchmarks/choices.py --quick             # about a minute, to build/benchmarks
 """
 
 import argparse
@@ -61,19 +64,19 @@ def normal(shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def keep_freed_memory() -> None:
-    """One heap that never shrinks: glibc gives large arrays back to the system after some calls and not after others, and to
-    get 16 MB again costs more than a softmax of them, in whichever column it falls."""
+    """Makes one heap that never shrinks.
+
+    glibc gives large arrays back to the system after some calls and not after others. To get 16 MB
+    again costs more than a softmax of them, and this would fall on a column by chance.
+    """
     if platform.libc_ver()[0] == "glibc":
-        for parameter, value in (
-            (-8, 1),
-            (-4, 0),
-            (-1, 2**31 - 1),
-        ):  # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
+        # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
+        for parameter, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1)):
             ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def medians(calls: dict[str, tuple], budget: float) -> dict[str, float]:
-    """Seconds of each `(call, *arguments)`: the median of 3 to 31 runs, spread evenly over rounds of all of them."""
+    """Seconds of each `(call, *arguments)`: the median of 3 to 31 runs, spread over all rounds."""
 
     def seconds(name):
         call, *arguments = calls[name]
@@ -89,16 +92,15 @@ def medians(calls: dict[str, tuple], budget: float) -> dict[str, float]:
     turns = {name: set(np.linspace(0, rounds - 1, counts[name]).round()) for name in calls}
     for turn in range(rounds):
         for name in [name for name in calls if turn in turns[name]]:
+            # A short call would pay for the caches and threads that its neighbour left behind.
             if rough[name] < 5e-3:
-                seconds(
-                    name
-                )  # untimed: a short call would pay for the caches and threads that its neighbour left behind
+                seconds(name)
             times[name].append(seconds(name))
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def side_by_side(columns: dict[str, Column], calls: dict[str, Calls], quick: bool) -> list[dict]:
-    """One record for each shape, kind of scores and direction: seconds by column, and their ratios to the baseline."""
+    """A record for each shape, kind of scores and direction: seconds by column, and ratios."""
     cases = [(shape, scores) for shape in (QUICK_SHAPES if quick else SHAPES) for scores in SCALES]
     records = []
     for shape, scores in tqdm(cases, desc="side by side", unit="case"):
@@ -128,7 +130,7 @@ def side_by_side(columns: dict[str, Column], calls: dict[str, Calls], quick: boo
 
 
 def compilation(columns: list[Column], repeats: int) -> dict[str, dict[str, dict]]:
-    """By column and direction: seconds to trace, lower and compile, and temporary memory in arrays of the scores' size."""
+    """By column and direction: seconds to trace, lower, compile; memory in arrays of scores."""
     x = jnp.asarray(normal((128, 32000), 0))
     jax.jit(jnp.sin).lower(x).compile()  # what is slow only once in a process
     costs = {column.name: {} for column in columns}
@@ -167,7 +169,7 @@ def growth(calls: dict[str, Calls], quick: bool) -> list[dict]:
 
 
 def summarise(records: list[dict], columns: dict[str, Column]) -> dict[str, dict[str, list[float]]]:
-    """Geometric mean, least and largest ratio: each to the baseline, and each peer to our column of the same α at large n."""
+    """Geometric mean, least and largest ratio: to the baseline; of peers at large n to ours."""
     pairs = [(name, BASELINE.name, 0) for name in columns if name != BASELINE.name]
     for peer in [column for column in columns.values() if column not in (BASELINE, *OURS)]:
         pairs += [
@@ -222,7 +224,8 @@ def print_tables(result: dict, columns: list[Column]) -> None:
             name = f"{r['shape'][0]}×{power_of_ten(r['shape'][1])}, {r['scores']}"
             print(f"{name:24}" + "".join(f"{number(cell):>11}" for cell in cells))
     print(
-        f"\n{'128×32000, forward | forward + backward':44}compilation, s   temporary memory, arrays of the scores' size"
+        f"\n{'128×32000, forward | forward + backward':44}compilation, s   temporary memory, "
+        "arrays of the scores' size"
     )
     for name, cost in result["compilation"].items():
         seconds, memory = (
@@ -250,7 +253,7 @@ def print_tables(result: dict, columns: list[Column]) -> None:
 
 
 def plot(result: dict, path: Path) -> None:
-    """Left the ratios at standard deviation 2, right the growth of one row; both forward, in the same colours."""
+    """Left the ratios at standard deviation 2, right the growth of one row, both forward."""
     plt.switch_backend("Agg")
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(13, 5.2), width_ratios=(7, 5), layout="constrained"
@@ -315,8 +318,11 @@ def plot(result: dict, path: Path) -> None:
 
 
 def header() -> str:
-    device = jax.devices()[0]
-    return f"Python {platform.python_version()}, jax {jax.__version__}, {device.device_kind}, {os.cpu_count()} cores"
+    device = jax.devices()[0].device_kind
+    return (
+        f"Python {platform.python_version()}, jax {jax.__version__}, {device}, "
+        f"{os.cpu_count()} cores"
+    )
 
 
 def ratio_bars(
@@ -334,7 +340,7 @@ def ratio_bars(
 
 
 def save(name: str, result: dict, plot: Callable[[dict, Path], None], quick: bool) -> None:
-    """Writes the table of this device and jax, and the plot; those of a quick run to build/benchmarks."""
+    """Writes the table of this device and jax, and the plot; --quick writes to build/benchmarks."""
     root, device = Path(__file__).parent.parent, jax.devices()[0]
     tables, images = (
         (root / "build" / "benchmarks",) * 2

@@ -1,4 +1,7 @@
-"""The functions that the benchmarks compare: softmaxx, and what is installed of optax, jaxopt, softjax and torch's entmax."""
+"""The functions that the benchmarks compare: softmaxx, and those peers that are installed.
+
+The peers are optax, jaxopt, softjax, and the entmax package for torch.
+"""
 
 import os
 from collections.abc import Callable
@@ -17,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Column(NamedTuple):
-    """A choice along the last axis of scores `[rows, n]`: its library and name, and the α and k that its reference needs."""
+    """A choice along the last axis of scores `[rows, n]`, with the α and k of its reference."""
 
     library: str
     function: str
@@ -31,7 +34,7 @@ class Column(NamedTuple):
 
 
 class Calls(NamedTuple):
-    """A column made ready: `forward(x, g)` and `both(x, g)`, value and gradient, return when they are computed."""
+    """A column made ready. `forward(x, g)` and `both(x, g)`, with gradient, return when done."""
 
     name: str
     place: Callable[[np.ndarray], Any]  # to the device, in the array's dtype
@@ -89,7 +92,7 @@ def by_rows(projection: Callable) -> Callable:
 
 
 def in_default_float(apply: Callable) -> Callable:
-    """For the peers whose derivative rule fails in other dtypes: they get float32 (float64 under x64), rounded after."""
+    """For peers whose rule fails in other dtypes: float32 (float64 under x64), then rounded."""
     return lambda x: apply(x.astype(float)).astype(x.dtype)
 
 

@@ -1,16 +1,21 @@
-"""How biased and how noisy gradients through a choice are: every estimator and relaxation, on losses of known gradient.
+"""How biased and how noisy gradients through a choice are, for losses of known gradient.
 
-Of six categories with scores θ one is drawn, D ~ softmax(θ), and ∇ E f(D) is estimated for a linear, quadratic, quartic and
-exponential f, of which surrogate gradients see the derivative. Bias, standard deviation (the root of the total variance) and
-root mean squared error, each over the norm of the exact gradient, for one draw of what the row says. No Monte Carlo:
+One of six categories with scores θ is drawn, D ~ softmax(θ). Every estimator and relaxation
+estimates ∇ E f(D) for a linear, quadratic, quartic and exponential f. Surrogate gradients see the
+derivative of f. The table has the bias, the standard deviation (the root of the total variance) and
+the root mean squared error, each over the norm of the exact gradient, for one draw of what the row
+says. There is no Monte Carlo. Rows are
 
-  enumerated: rows whose randomness is the draw, over its six outcomes, through the functions of the library; `perturbed`, over
-    all 1287 ways in which eight samples can fall, with the moments of its score function given them in closed form;
-  integrated: rows whose noise is continuous (marked ~), over 32 groups of 2^15 scrambled Sobol points; the spread of the groups
-    gives the largest error of a column, printed below the table. `gumbel_rao` is their mean given the draw.
+  enumerated, if the draw is their only randomness: over its six outcomes, through the functions of
+    the library. `perturbed` is enumerated over all 1287 ways in which eight samples can fall, with
+    the moments of its score function, given them, in closed form.
+  integrated, if their noise is continuous (marked ~): over 32 groups of 2^15 scrambled Sobol
+    points. The spread of the groups gives the largest error of a column, printed below the table.
+    `gumbel_rao` is their mean given the draw.
 
-What is not computed by calling the function itself is checked against draws of it, to five standard errors. float64 on CPU; it
-writes benchmarks/results/estimators-jax<version>.json and docs/estimators.png.
+Some rows are not computed by calling the function itself. They are checked against draws of it, to
+five standard errors. All is float64 on CPU. The script writes
+benchmarks/results/estimators-jax<version>.json and docs/estimators.png.
 
     pip install -e . matplotlib tqdm
     python benchmarks/estimators.py                  # about a minute
@@ -67,7 +72,7 @@ LOSSES: dict[str, Loss] = {
 
 
 class Moments(NamedTuple):
-    """Of an estimate of the gradient: its mean `[n]` and total variance, for each of the groups of an integral."""
+    """Mean `[n]` and total variance of a gradient estimate, for each group of an integral."""
 
     mean: np.ndarray
     variance: np.ndarray
@@ -143,11 +148,14 @@ def reinforce(baseline: bool) -> Callable[[Loss], Moments]:
 
 
 def perturbed_moments(at_the_mean: bool) -> Callable[[Loss], Moments]:
-    """Of `perturbed` with Gumbel noise, Σ_i c_i·ν'(z_i) with c_i = (v_i − the mean of the other v)/N over its samples i.
+    """The estimate Σ_i c_i·ν'(z_i) of `perturbed` with Gumbel noise, over its N samples i.
 
-    v is the loss of the sample, or where the loss is asked at the mean answer, the slope of the loss there. By which samples
-    fall where, c is known. Given that category k is drawn, ν'(z)_j = 1 − exp(−z_j) is 1 − p_k E for j = k and
-    1 − E_j − p_j E otherwise, with standard exponentials E: its mean is e_k − p, its variance p_k² or 1 + p_j².
+    c_i = (v_i − the mean of the other v)/N.
+
+    v is the loss of the sample. If the loss is taken at the mean answer, v is the slope of the loss
+    there. c follows from the categories of the samples. Given that category k is drawn,
+    ν'(z)_j = 1 − exp(−z_j) is 1 − p_k E for j = k and 1 − E_j − p_j E otherwise, with standard
+    exponentials E. Its mean is e_k − p, its variance p_k² or 1 + p_j².
     """
     count = PERTURBED_SAMPLES
     falls = itertools.combinations_with_replacement(range(N), count)
@@ -174,7 +182,7 @@ def perturbed_moments(at_the_mean: bool) -> Callable[[Loss], Moments]:
 
 @cache
 def given_draws(draw: Draw, f: Loss) -> tuple[np.ndarray, ...]:
-    """By group and category: how often it is drawn, and mean and total variance of the gradient over noise that draws it."""
+    """By group and category: its frequency, and mean and total variance of its gradient."""
 
     def group(u):
         z = sx.gumbel.quantile(u)
@@ -250,7 +258,7 @@ def rows() -> dict[str, Callable[[Loss], Moments]]:
 
 
 def called() -> dict[str, Callable]:
-    """The functions themselves, (loss, scores, key) -> what is differentiated, of the rows that are computed otherwise."""
+    """For rows computed otherwise: (loss, scores, key) -> what the function differentiates."""
 
     def through(draw, **options):
         return lambda f, scores, key: f(draw(scores, key=key, **options))
@@ -285,7 +293,7 @@ def check(name: str, function: Callable, f: Loss, moments: Moments) -> None:
 
 
 def summary(moments: Moments, truth: np.ndarray) -> dict[str, float]:
-    """Over the norm of the exact gradient: bias, standard deviation, root mean squared error, and the error of the bias."""
+    """Bias, deviation, root mean squared error, and error of the bias, over the gradient's norm."""
     scale = float(np.linalg.norm(truth))
     bias = float(np.linalg.norm(moments.mean.mean(0) - truth)) / scale
     variance = float(moments.variance.mean()) / scale**2
@@ -326,7 +334,7 @@ def print_table(table: dict[str, dict[str, dict[str, float]]]) -> None:
 
 
 def plot(table: dict[str, dict[str, dict[str, float]]], header: str, path: Path) -> None:
-    """A panel for each loss, a line for each row: bias and standard deviation on a logarithmic axis that ends in 0."""
+    """A panel for each loss, a line for each row: bias and deviation on a log axis with 0."""
     plt.switch_backend("Agg")
     figure, panels = plt.subplots(
         1, len(LOSSES), figsize=(15, 6.2), sharey=True, layout="constrained"

@@ -1,9 +1,13 @@
-"""How exactly a peak of a heatmap is read, and what it costs: softmaxx beside a softmax times a grid, in JAX and in kornia.
+"""How exactly a peak of a heatmap is read, and what it costs, beside a softmax times a grid.
 
-First the median distance, over 256 places, between the centre of a Gaussian peak of standard deviation 2 and height 1 and what
-is read: by β = 1/temperature, by noise, by a constant background and by the size of the map, each around β = 5, no noise, no
-background and 64×64. Then time and temporary memory at (32, 17, 96, 72), float32: medians of interleaved rounds, as ratios to
-`jax.nn.softmax` over both axes. It writes benchmarks/results/heatmaps-<backend>-jax<version>.json and docs/heatmaps.png.
+The first table has the distance between the centre of a Gaussian peak and what is read, as the
+median over 256 places. The peak has standard deviation 2 and height 1. Distances are given by
+β = 1/temperature, by noise, by a constant background and by the size of the map, each around β = 5,
+no noise, no background and 64×64. The peers are in JAX and in kornia.
+
+The second table has time and temporary memory at (32, 17, 96, 72), float32: medians of interleaved
+rounds, as ratios to `jax.nn.softmax` over both axes. The script writes
+benchmarks/results/heatmaps-<backend>-jax<version>.json and docs/heatmaps.png.
 
     pip install -e '.[bench]'        # and torch with kornia
     python benchmarks/heatmaps.py    # --quick: few places and a small array, to build/benchmarks
@@ -107,7 +111,7 @@ def kornia_calls(x: np.ndarray, g: np.ndarray) -> dict[str, tuple]:
 
 
 def costs(shape: tuple[int, ...], budget: float) -> dict[str, dict[str, dict]]:
-    """By direction and function: seconds, the ratio to the softmax, and temporary memory in arrays of the heatmaps' size."""
+    """By direction and function: seconds, ratio to the softmax, memory in heatmap arrays."""
     x, g = normal(shape, 0), normal((*shape[:-2], 2), 1)
     functions = {
         BASELINE: partial(jax.nn.softmax, axis=AXES),

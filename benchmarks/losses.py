@@ -1,9 +1,11 @@
-"""What a loss over many classes costs: softmaxx beside optax, jaxopt and torch's entmax, and in blocks beside the plain path.
+"""What a loss over many classes costs: softmaxx beside optax, jaxopt and torch's entmax.
 
-First integer labels at 256×32768, float32: medians of interleaved rounds, forward and forward + backward, as ratios to
-`optax.softmax_cross_entropy_with_integer_labels`, and temporary memory in arrays of the scores' size. Then `linear_entmax_loss`
-against the same loss of `features @ weights`: batch 1024, 64 features, 128,000 classes; seconds, memory, largest difference of
-the losses and of the gradients. It writes benchmarks/results/losses-<backend>-jax<version>.json and docs/losses.png.
+First integer labels at 256×32768, float32: medians of interleaved rounds, forward and forward +
+backward, as ratios to `optax.softmax_cross_entropy_with_integer_labels`, and temporary memory in
+arrays of the scores' size. Then `linear_entmax_loss`, in blocks, against the same loss of
+`features @ weights`: batch 1024, 64 features, 128,000 classes; seconds, memory, and the largest
+differences of the losses and of the gradients. The script writes
+benchmarks/results/losses-<backend>-jax<version>.json and docs/losses.png.
 
     pip install -e '.[bench]'        # and torch with entmax
     python benchmarks/losses.py      # --quick: a small case of each, to build/benchmarks
@@ -100,7 +102,7 @@ def compiled(f: Callable, *arguments: Any) -> tuple[Callable, float]:
 
 
 def side_by_side(shape: tuple[int, int], budget: float) -> dict[str, dict[str, dict]]:
-    """By direction and loss: seconds, the ratio to the baseline, and temporary memory in arrays of the scores' size."""
+    """By direction and loss: seconds, the ratio to the baseline, memory in arrays of the scores."""
     x, labels = 2 * normal(shape, 0), np.random.default_rng(1).integers(0, shape[1], shape[0])
     scores, targets = jnp.asarray(x), jnp.asarray(labels)
     table, torch = {}, torch_calls(x, labels)
@@ -128,7 +130,7 @@ def side_by_side(shape: tuple[int, int], budget: float) -> dict[str, dict[str, d
 
 
 def in_blocks(batch: int, d: int, n: int, budget: float) -> dict[str, dict]:
-    """By α: seconds, temporary memory and the largest differences of `linear_entmax_loss` and the plain path."""
+    """By α: seconds, memory and largest differences of `linear_entmax_loss` and the plain path."""
     features, weights = (
         jnp.asarray(normal((batch, d), 0)),
         jnp.asarray(normal((d, n), 1) / np.sqrt(d)),
@@ -172,7 +174,8 @@ def print_tables(result: dict) -> None:
         ]
         print(f"{name:50}{pieces[0]}      {pieces[1]}")
     print(f"\n{result['blocks']:44}{'plain':>16}{'blocks':>18}{'ratio':>14}   largest difference")
-    print(f"{'α':44}{'s':>8}{'MB':>8}{'s':>10}{'MB':>8}{'s':>8}{'MB':>6}   of losses, of gradients")
+    units = f"{'s':>8}{'MB':>8}{'s':>10}{'MB':>8}{'s':>8}{'MB':>6}"
+    print(f"{'α':44}{units}   of losses, of gradients")
     for alpha, row in result["in blocks"].items():
         seconds, size = (
             [row[f"{name}, {unit}"] for name in ("plain", "blocks")]
@@ -180,7 +183,8 @@ def print_tables(result: dict) -> None:
         )
         print(
             f"{alpha:44}{seconds[0]:8.2f}{size[0] / 1e6:8.0f}{seconds[1]:10.2f}{size[1] / 1e6:8.0f}"
-            f"{seconds[1] / seconds[0]:8.2f}{size[1] / size[0]:6.2f}   {row['loss off by']:.1e}, {row['gradients off by']:.1e}"
+            f"{seconds[1] / seconds[0]:8.2f}{size[1] / size[0]:6.2f}   "
+            f"{row['loss off by']:.1e}, {row['gradients off by']:.1e}"
         )
 
 

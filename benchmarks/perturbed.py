@@ -1,12 +1,18 @@
-"""What smoothing by noise costs, and how exact it is: `sx.perturbed` with each sampler, and its peers, in one run.
+"""What smoothing by noise costs, and how exact it is: `sx.perturbed` with each sampler, and peers.
 
-Mean squared error of the Jacobian against the exact one, over the number of samples; time and temporary memory of value and
-gradient (`jax.vjp` of a random cotangent in one jit) through grid paths; and one instance whose samples would not fit into
-memory at once. float32 on the default device. It prints the tables, and writes
-benchmarks/results/perturbed-<backend>-jax<version>.json and docs/perturbed.png. Peers that are not installed are left out.
+The script measures three things, in float32 on the default device:
+
+  the mean squared error of the Jacobian against the exact one, over the number of samples;
+  time and temporary memory of value and gradient (`jax.vjp` of a random cotangent in one jit)
+    through grid paths;
+  one instance whose samples would not fit into memory at once.
+
+It prints the tables, and writes benchmarks/results/perturbed-<backend>-jax<version>.json and
+docs/perturbed.png. Peers that are not installed are left out.
 
     pip install -e . scipy optax jaxopt matplotlib tqdm
-    python benchmarks/perturbed.py                   # --quick: about two minutes, to build/benchmarks; --no-peers
+    python benchmarks/perturbed.py           # --no-peers: without the other libraries
+    python benchmarks/perturbed.py --quick   # about two minutes, to build/benchmarks
 """
 
 import argparse
@@ -45,7 +51,8 @@ GRIDS, SIDE, GRID_SAMPLES, GRID_BATCH = 32, 12, 128, 32
 LARGE, LARGE_SAMPLES, LARGE_BATCH = 10**4, 10**5, 100
 PLAIN, BARE, NOISE_OF = "plain Monte Carlo", "the oracle alone", "noise of "
 BATCHED = f"softmaxx independent, batch_size={GRID_BATCH}"
-STYLES = {  # colour, marker and its size; an empty marker lies on the line of a method that is the same
+# Colour, marker and its size. An empty marker lies on the line of a method that is the same.
+STYLES = {
     PLAIN: ("0.6", "o", 4),
     "softmaxx independent": ("tab:blue", "o", 4),
     "softmaxx antithetic": ("tab:cyan", "o", 4),
@@ -78,7 +85,7 @@ OURS = {PLAIN: ours(baseline=False)} | {
 
 
 def peers() -> dict[str, Make]:
-    """The other libraries that are installed, each with and without the hard answer as a baseline, first as it comes."""
+    """The installed peers, with and without the hard answer as a baseline, first as it comes."""
     methods = {}
     if find_spec("optax"):
         optax = import_module("optax.perturbations")
@@ -109,7 +116,7 @@ def peers() -> dict[str, Make]:
 
 
 def exact_jacobian_of_the_largest() -> np.ndarray:
-    """∂P(i is largest)/∂θ_j = −∫ Π_{k≠i,j} Φ(z − θ_k) φ(z − θ_i) φ(z − θ_j) dz, by the trapezoidal rule."""
+    """∂P(i is largest)/∂θ_j = −∫ Π_{k≠i,j} Φ(z − θ_k) φ(z − θ_i) φ(z − θ_j) dz, by trapezoids."""
     z, step = np.linspace(-12, 12, 4001, retstep=True)
     z = z[:, None] - SCORES
     hazard, all_below = (
@@ -131,7 +138,7 @@ ORACLES = {
 
 
 def accuracy(methods: dict[str, Make], quick: bool) -> dict[str, list[dict]]:
-    """By oracle and N: by method, the squared error of the Jacobian, summed over entries, its mean and the standard error."""
+    """By oracle, N and method: mean and standard error of the Jacobian's squared error, summed."""
     scores, exact = (
         jnp.asarray(SCORES, jnp.float32),
         {name: jacobian() for name, (_, jacobian) in ORACLES.items()},
@@ -165,7 +172,7 @@ def gradient_of(smooth: Smooth) -> Callable:
 
 
 def oracle_rows(methods: dict[str, Make], count: int) -> dict[str, int]:
-    """By method: how many score arrays a solver on the host is asked for, for value and gradient of one instance."""
+    """By method: how many score arrays a host solver gets for one value and gradient."""
 
     def rows_of(make):
         asked = []
@@ -191,7 +198,7 @@ def temporary_megabytes(compiled: Any) -> float:
 
 
 def grid_paths(methods: dict[str, Make], quick: bool) -> dict[str, dict]:
-    """By method, and for the oracle and the noises alone: seconds, their ratio to the oracle's, and temporary megabytes."""
+    """Seconds, their ratio to the oracle's, and megabytes: of methods, oracle and noises."""
     scores, g = np.random.default_rng(0).standard_normal((2, GRIDS, SIDE, SIDE), np.float32)
     noise = np.random.default_rng(1).standard_normal((GRIDS, GRID_SAMPLES, SIDE, SIDE), np.float32)
     keys = jax.random.split(jax.random.key(0), GRIDS)
@@ -232,7 +239,7 @@ def grid_paths(methods: dict[str, Make], quick: bool) -> dict[str, dict]:
 
 
 def large_hypercube(quick: bool) -> dict[str, float]:
-    """Seconds and temporary megabytes of value and gradient of (scores > 0), a batch of samples at a time and all at once."""
+    """Seconds and megabytes of value and gradient of (scores > 0), in batches and all at once."""
     scores, g = np.random.default_rng(0).standard_normal((2, LARGE), np.float32)
     arguments = jnp.asarray(scores), jnp.asarray(g), jax.random.key(0)
     result = {}
@@ -261,7 +268,8 @@ def print_tables(result: dict) -> None:
         for r in at.values():
             (mean, error), (plain, plain_error) = r["error"][name], r["error"][PLAIN]
             cells.append(
-                f"{mean / plain:.3f} ± {mean / plain * math.hypot(error / mean, plain_error / plain):.3f}"
+                f"{mean / plain:.3f} ± "
+                f"{mean / plain * math.hypot(error / mean, plain_error / plain):.3f}"
             )
         print(f"{name:54}" + "".join(f"{cell:>18}" for cell in cells) + f"{rows:>14}")
     title = f"{GRIDS} {SIDE}×{SIDE} grids, N = {GRID_SAMPLES}, value and gradient"
@@ -269,13 +277,15 @@ def print_tables(result: dict) -> None:
     for name, cost in result["grid paths"].items():
         rows = result["rows"][str(GRID_SAMPLES)].get(name, "")
         print(
-            f"{name:44}{number(1e3 * cost['seconds']):>8}{number(cost['ratio']):>8}{number(cost['MB']):>14}{rows:>13}"
+            f"{name:44}{number(1e3 * cost['seconds']):>8}{number(cost['ratio']):>8}"
+            f"{number(cost['MB']):>14}{rows:>13}"
         )
     large = result["large hypercube"]
     took = f"{large['seconds']:.1f} s, " if "seconds" in large else ""
     print(f"\n(scores > 0), n = {LARGE:,}, N = {LARGE_SAMPLES:,}, value and gradient")
     print(
-        f"batch_size={LARGE_BATCH}: {took}{large['MB']:.1f} MB temporary; all at once: {large['MB at once']:,.0f} MB"
+        f"batch_size={LARGE_BATCH}: {took}{large['MB']:.1f} MB temporary; all at once: "
+        f"{large['MB at once']:,.0f} MB"
     )
 
 
@@ -357,7 +367,10 @@ def main() -> None:
     methods = OURS | ({} if options.no_peers else peers())
     keep_freed_memory()
     device, version = jax.devices()[0], jax.__version__
-    header = f"Python {platform.python_version()}, jax {version}, {device.device_kind}, {os.cpu_count()} cores"
+    header = (
+        f"Python {platform.python_version()}, jax {version}, {device.device_kind}, "
+        f"{os.cpu_count()} cores"
+    )
     result: dict[str, Any] = {"header": header}
     print(header)
 

@@ -1,10 +1,12 @@
-"""One small network trained five ways on real handwritten digits: what happens when an argmax is part of the loss.
+"""What happens when an argmax is part of a loss: one network trained five ways on real digits.
 
-Four losses are the squared error of an index read from the ten scores: three times by softmaxx, once by `jnp.argmax`, whose
-gradient is zero. The fifth is cross-entropy. First parameters, optimiser and batches are the same, readouts at their defaults.
+Four losses are the squared error of an index that is read from the ten scores. Three read it by
+softmaxx, one by `jnp.argmax`, whose gradient is zero. The fifth loss is cross-entropy. First
+parameters, optimiser and batches are the same, and the readouts have their defaults.
 
-An index is a number, a class is not: to squared error 1 is closer to 2 than to 8, and half a 2 with half a 4 is a perfect 3.
-It is still learning when the epochs end: more of them or larger steps narrowed the gap to cross-entropy, none closed it.
+An index is a number, a class is not. To squared error 1 is closer to 2 than to 8, and half a 2 with
+half a 4 is a perfect 3. It is still learning when the epochs end. More epochs or larger steps
+narrowed the gap to cross-entropy, and none closed it.
 
     pip install -e ".[examples]"
     python examples/digits.py
@@ -149,7 +151,8 @@ def main():
     }  # [epochs, seeds]
 
     print(
-        f"{f'{SEEDS} seeds, mean ± deviation':33}  accuracy of jnp.argmax  mean |index - label|, index read by"
+        f"{f'{SEEDS} seeds, mean ± deviation':33}  accuracy of jnp.argmax  mean |index - label|, "
+        "index read by"
     )
     for name, (_, reader) in METHODS.items():
         accuracy, index = (
@@ -157,7 +160,8 @@ def main():
             READOUTS[reader](scores[name][-1], jax.random.key(2)),
         )
         print(
-            f"{name:33}  {accuracy.mean():14.3f} ± {accuracy.std():.3f}  {abs(index - test_labels).mean():20.3f}  {reader}"
+            f"{name:33}  {accuracy.mean():14.3f} ± {accuracy.std():.3f}  "
+            f"{abs(index - test_labels).mean():20.3f}  {reader}"
         )
 
     last = scores["cross-entropy"][-1, 0]

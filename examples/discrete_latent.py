@@ -1,12 +1,16 @@
-"""An autoencoder whose code is discrete: eight choices of one out of ten make a digit, trained seven ways through a sample.
+"""An autoencoder with a discrete code, trained seven ways through a sample.
 
-Trained by the squared error alone, judged by that of test images decoded from hard samples. First weights and batches are the
-same. Six temperatures are tried where there is one; further images choose among them. The perturbed ones, N = 8, are not tuned.
+Eight choices of one out of ten make a digit. The squared error alone trains the network. The
+squared error of test images, decoded from hard samples, judges it. First weights and batches are
+the same. Methods with a temperature try six, and further images choose among them. The perturbed
+methods, N = 8, are not tuned.
 
-Straight-through, hard Gumbel-softmax, Gumbel-Rao and ReinMax end close together, a few deviations of the seeds apart, with T
-well above 1: it matters more than which of them. Gumbel-softmax and the perturbed code come nearer to them with the relaxed
-code of their training and lose much with a hard one, the first all of it at high T. ReinMax with T ≤ 1 and the perturbed error,
-the only gradient without bias here, end nearer to the mean image, which needs no code, than to the four.
+Straight-through, hard Gumbel-softmax, Gumbel-Rao and ReinMax end close together, a few deviations
+of the seeds apart. Their T is well above 1, and T matters more than the choice among them.
+Gumbel-softmax and the perturbed code come nearer to them with the relaxed code of their training.
+With a hard code they lose much, and Gumbel-softmax at high T loses all. The perturbed error is the
+only gradient without bias here. It and ReinMax with T ≤ 1 end nearer to the mean image, which needs
+no code, than to the four.
 
     pip install -e ".[examples]"
     python examples/discrete_latent.py
@@ -61,7 +65,7 @@ CODES = {  # scores [images, 8, 10] -> the code that is decoded in training
         scores, key=jax.random.split(key, scores.shape[:2])
     ),
 }
-# Decodes eight vertices, and averages their errors: an oracle may return what its choice leads to instead of the choice.
+# Decodes eight vertices, and averages their errors. An oracle may return what its choice leads to.
 error_of_sample = perturbed(
     lambda scores, p, image: squared_error(p, sx.one_hot_argmax(scores), image)
 ).argmax
@@ -82,7 +86,7 @@ def training_errors(name, parameters, images, key, temperature):
 
 
 def train(name, images, held_out):
-    """Held-out errors `[epochs, temperatures, seeds, 2, images]` of hard samples and as trained; the hard ones decoded."""
+    """Errors `[epochs, temperatures, seeds, 2, images]`, hard and as trained; decoded images."""
 
     def step(temperature, state, batch_and_key):
         (parameters, moments), (batch, key) = state, batch_and_key
@@ -127,7 +131,7 @@ def train(name, images, held_out):
 
 
 def plot(curves, sweeps, rows):
-    """Errors over the steps with the chosen T; errors at the end over T; test images and how they come out."""
+    """Errors over the steps with the chosen T, last errors over T, and decoded images."""
     plt.switch_backend("Agg")
     figure, panels = plt.subplots(
         1, 3, figsize=(16, 5.2), width_ratios=(5, 4, 6), layout="constrained"
@@ -176,10 +180,12 @@ def main():
     results = {name: train(name, jnp.asarray(images), jnp.asarray(held_out)) for name in METHODS}
     constant = ((held_out[half:] - images.mean(0)) ** 2).sum(1).mean()
     print(
-        f"squared error of a test image, {SEEDS} seeds, mean ± deviation; of the mean image {constant:.2f}"
+        f"squared error of a test image, {SEEDS} seeds, mean ± deviation; of the mean image "
+        f"{constant:.2f}"
     )
     print(
-        f"{'hard sample':20}{''.join(f'T = {t:<5g}' for t in TEMPERATURES)}   chosen T    hard sample    as trained"
+        f"{'hard sample':20}{''.join(f'T = {t:<5g}' for t in TEMPERATURES)}   chosen T    hard "
+        "sample    as trained"
     )
     curves, sweeps, rows = {}, {}, {"test image": held_out[shown]}
     for name, (errors, decoded) in results.items():

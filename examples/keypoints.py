@@ -1,10 +1,13 @@
-"""A small convolutional network finds the crossing of a mark on photographs, to a fraction of a pixel, by four readouts.
+"""A small convolutional network finds a mark on photographs to a fraction of a pixel.
 
-The mark is the corner of a chessboard, as it is used to calibrate cameras. It lies somewhere on a photograph, and a patch
-around it is cut out under a random shift and rotation, so that the place of the crossing in the patch is known exactly. The
-network learns from ten photographs and is measured on four others, which also get noise. One network is trained for each
-readout, with the same first weights, patches and steps; the loss is the distance of the coordinates that are read, and a tenth
-of the Kullback–Leibler divergence of the softmax from a Gaussian at the crossing, which says where the heatmap should be high.
+The mark is the corner of a chessboard, as it is used to calibrate cameras. It lies somewhere on a
+photograph. A patch around it is cut out under a random shift and rotation, so that the place of the
+crossing in the patch is known exactly. The network learns from ten photographs and is measured on
+four others, with noise too.
+
+One network is trained for each of four readouts, with the same first weights, patches and steps.
+The loss is the distance of the coordinates that are read. A tenth of the Kullback–Leibler
+divergence of the softmax from a Gaussian at the crossing says where the heatmap should be high.
 
     pip install -e ".[examples]"
     python examples/keypoints.py
@@ -45,7 +48,7 @@ READOUTS = {  # heatmaps [patches, rows, columns] -> coordinates [patches, 2]
 
 
 def photographs():
-    """Grey photographs from 0 to 1, the first ten to learn from and the other four to be measured on."""
+    """Grey photographs from 0 to 1: ten to learn from, then four to measure on."""
     names = [
         "astronaut",
         "chelsea",
@@ -65,7 +68,7 @@ def photographs():
 
 
 def patches(images, count, seed):
-    """Patches `[count, SIZE, SIZE]` with a mark each, and where its crossing is, `[count, 2]` in pixels."""
+    """Patches `[count, SIZE, SIZE]` with a mark each, and its crossing, `[count, 2]` pixels."""
     random = np.random.default_rng(seed)
     crossings = random.uniform(8, SIZE - 9, (count, 2))
     away = np.moveaxis(np.mgrid[:SIZE, :SIZE], 0, -1) - crossings[:, None, None]

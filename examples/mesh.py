@@ -1,7 +1,8 @@
-"""A choice along an axis that is sharded over devices: what travels between them, forward and backward.
+"""What travels between devices when a choice runs along a sharded axis, forward and backward.
 
-The scores are those of a language model whose vocabulary is split over four devices and whose batch over two, here eight
-virtual CPU devices. Each choice keeps the sharding and exchanges a few numbers per row; one that sorts gathers the rows.
+The scores are those of a language model. Its vocabulary is split over four devices and its batch
+over two; here they are eight virtual CPU devices. Each choice keeps the sharding and exchanges a
+few numbers per row. A function that sorts gathers the rows.
 
     python examples/mesh.py
 """
@@ -34,7 +35,7 @@ def value_and_pullback(choose):
 
 
 def largest_moved(program: str, collectives: str) -> int:
-    """Entries of the largest array that one of the collectives moves in the compiled program, on one device."""
+    """Entries of the largest array that a collective moves in the program of one device."""
     lines = re.findall(rf"= (.+?) (?:{collectives})(?:-start)?\(", program)
     shapes = [
         re.findall(r"\d+", shape) for line in lines for shape in re.findall(r"\[([\d,]*)\]", line)
@@ -52,10 +53,12 @@ def main() -> None:
     cotangent = jax.device_put(jax.random.normal(jax.random.key(1), (16, 8192)), sharding)
 
     print(
-        f"scores {scores.shape} as {sharding.spec} on {mesh.size} devices: {scores.size // mesh.size} entries on each"
+        f"scores {scores.shape} as {sharding.spec} on {mesh.size} devices: "
+        f"{scores.size // mesh.size} entries on each"
     )
     print(
-        f"{'':26}{'keeps the sharding':20}{'largest sum over devices':26}largest array gathered or moved"
+        f"{'':26}{'keeps the sharding':20}{'largest sum over devices':26}largest array gathered or "
+        "moved"
     )
     for name, choose in CHOICES.items():
         compiled = jax.jit(value_and_pullback(choose)).lower(scores, cotangent).compile()

@@ -1,10 +1,12 @@
-"""Predict, then optimise: learn the arc costs of a 5×5 grid from features, so that the shortest path by them costs little.
+"""Predict, then optimise: learn the arc costs of a 5×5 grid, to find paths that cost little.
 
-The benchmark of Elmachtoub and Grigas (Smart "Predict, then Optimize", 2022), of which published regrets are printed beside
-ours: a linear predictor, 1000 training instances, ten seeds, noise of ±50 %, degree 4.
+The benchmark is that of Elmachtoub and Grigas (Smart "Predict, then Optimize", 2022): a linear
+predictor from features, 1000 training instances, ten seeds, noise of ±50 %, degree 4. Published
+regrets are printed beside ours.
 
     pip install -e ".[examples]"
-    python examples/shortest_path.py           # the oracle in JAX; --host: in NumPy on the host, one call for all seeds
+    python examples/shortest_path.py           # the oracle in JAX
+    python examples/shortest_path.py --host    # in NumPy on the host, one call for all seeds
 """
 
 import sys
@@ -169,16 +171,16 @@ def main():
         begin = time.perf_counter()
         parameters[name] = train(name, loss, x, costs, solve(-costs))
         seconds[name] = time.perf_counter() - begin
-    print(
-        f"{'regret, mean ± deviation of ' + str(SEEDS) + ' seeds':34}{'ours':>15}{'published':>12}{'seconds':>9}"
-    )
+    title = f"regret, mean ± deviation of {SEEDS} seeds"
+    print(f"{title:34}{'ours':>15}{'published':>12}{'seconds':>9}")
     best = (test_costs * chosen["shortest"]).sum((1, 2))
     for name, p in parameters.items():
         chosen[name] = solve(-jax.vmap(predict)(p, test_x))
         regret = (test_costs * chosen[name]).sum((1, 2)) / best - 1
         published = f"{PUBLISHED[name]:.4f}" if name in PUBLISHED else ""
         print(
-            f"{name:34}{regret.mean():.4f} ± {regret.std():.4f}{published:>12}{seconds.get(name, 0):>9.1f}"
+            f"{name:34}{regret.mean():.4f} ± "
+            f"{regret.std():.4f}{published:>12}{seconds.get(name, 0):>9.1f}"
         )
     shown = ("shortest", "least squares", "perturbed Fenchel-Young, N = 8")
     plot(np.asarray(test_costs[0, :4]), {name: np.asarray(chosen[name][0, :4]) for name in shown})

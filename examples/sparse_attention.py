@@ -1,11 +1,13 @@
-"""A small transformer reads handwritten digits row by row, with three attentions: dense, sparse, as sparse as it learns to be.
+"""A small transformer reads digits row by row with three attentions: dense, sparse, learned.
 
-Softmax gives every row of the image some weight. Entmax gives exactly zero to rows that do not matter; its α says how readily,
-from 1, softmax, to 2, sparsemax. The third attention learns an α for each head by gradient descent, together with the weights
-and starting at 1.5. First weights, optimiser and batches are the same for all.
+Softmax gives every row of the image some weight. Entmax gives exactly zero to rows that do not
+matter. Its α says how readily, from 1 (softmax) to 2 (sparsemax). The third attention learns an α
+for each head by gradient descent, together with the weights and starting at 1.5. First weights,
+optimiser and batches are the same for all.
 
-Accuracy does not tell them apart: it is the same within the deviation of the seeds. Zeros do: in the second layer entmax leaves
-out more than half of the rows, most with a learned α. In every seed its mean ends higher there than in the first layer.
+Accuracy does not tell them apart: it is the same within the deviation of the seeds. Zeros do. In
+the second layer entmax leaves out more than half of the rows, and most with a learned α. In every
+seed the mean α ends higher there than in the first layer.
 
     pip install -e ".[examples]"
     python examples/sparse_attention.py
@@ -26,7 +28,7 @@ from tqdm import tqdm
 import softmaxx as sx
 
 SEEDS, EPOCHS, BATCHES, BATCH, LAYERS, HEADS, WIDTH = 5, 20, 37, 32, 2, 4, 32
-# A step of Adam is about as long as its rate, whatever the gradient: the few numbers behind the α have further to go.
+# A step of Adam is about as long as its rate. The few numbers behind the α have further to go.
 SLOW, FAST = (
     optax.adam(optax.cosine_decay_schedule(rate, EPOCHS * BATCHES)) for rate in (3e-3, 3e-2)
 )
@@ -35,7 +37,8 @@ OPTIMIZER = optax.partition(
 )
 PLOT = Path(__file__).parent / "output" / "sparse_attention.png"
 LEARNED = "entmax, learned α"
-ATTENTIONS = {  # scores [images, heads, queries, keys], the α of each head [heads, 1, 1] -> weights that sum to 1 over the keys
+# Scores [images, heads, queries, keys] and α of each head [heads, 1, 1] -> weights over the keys
+ATTENTIONS = {
     "softmax": lambda scores, alpha: sx.softmax(scores),
     "entmax, α = 1.5": lambda scores, alpha: sx.entmax(scores, alpha=1.5),
     LEARNED: lambda scores, alpha: sx.entmax(scores, alpha=alpha),
@@ -66,7 +69,7 @@ def first_parameters():
 
 
 def network(parameters, images, attention):
-    """Scores of the classes `[images, 10]`, α `[layers, heads, 1, 1]`, attention `[layers, images, heads, queries, keys]`."""
+    """Scores `[images, 10]`, α `[layers, heads, 1, 1]`, maps `[layers, images, heads, 8, 8]`."""
     weights, alphas, maps = (
         parameters["weights"],
         1 + jax.nn.sigmoid(parameters["alpha_logits"]),
@@ -84,7 +87,7 @@ def network(parameters, images, attention):
 
 
 def train(name, images, labels, test_images, test_labels):
-    """Accuracy `[epochs, seeds]`, α `[epochs, seeds, layers, heads]`, the last maps `[seeds, layers, images, heads, 8, 8]`."""
+    """Accuracy `[epochs, seeds]`, α `[epochs, seeds, layers, heads]`, the last maps by seed."""
 
     def loss(parameters, batch):
         scores = network(parameters, images[batch], ATTENTIONS[name])[0]
@@ -113,7 +116,7 @@ def train(name, images, labels, test_images, test_labels):
 
 
 def plot(results, image):
-    """The learning curves; the α of each head; where the heads of the first seed look in the first test image."""
+    """Learning curves, the α of each head, and where the heads look in the first test image."""
     plt.switch_backend("Agg")
     figure, epochs = plt.figure(figsize=(15, 8), layout="constrained"), np.arange(1, EPOCHS + 1)
     top, bottom = figure.subfigures(2, 1, height_ratios=(5, 4), hspace=0.04, squeeze=False)[:, 0]
