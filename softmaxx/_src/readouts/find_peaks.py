@@ -17,17 +17,21 @@ from softmaxx._src.readouts.windows import Radius, Window
 
 
 class Peaks(NamedTuple):
-    r"""What `find_peaks` found: the m highest peaks of each choice, the highest first; those that are not `valid` are 0.
+    r"""What `find_peaks` found: the m highest peaks of each choice, the highest first.
+
+    Peaks that are not `valid` are 0.
 
     Attributes:
-      coordinates: the refined positions, `[..., m, d]` for a tuple of d axes, `[..., m]` for a single axis.
+      coordinates: the refined positions, `[..., m, d]` for a tuple of d axes, `[..., m]` for a
+        single axis.
       score: the largest score of each, `[..., m]`.
       mass: the share of its window in the choice from all scores, `[..., m]`.
-      covariance: of the position in the window, `[..., m, d, d]`; for a single axis the variance, `[..., m]`.
+      covariance: of the position in the window, `[..., m, d, d]`. For a single axis the variance,
+        `[..., m]`.
       valid: whether there was an m-th peak, booleans `[..., m]`.
 
     Limits:
-      See `find_peaks`. Give a loss `where=peaks.valid`, so that what is no peak does not count.
+      See `find_peaks`. Give a loss `where=peaks.valid`, so that only real peaks count.
 
     Raises:
       Nothing: it is a tuple.
@@ -62,46 +66,52 @@ def find_peaks(
     temperature: Number = 1.0,
     positions: Positions = None,
 ) -> Peaks:
-    r"""Computes the positions of the `count` highest local maxima, each the expectation in a window around it.
+    r"""Computes the positions of the `count` highest local maxima, each from a window around it.
 
-    A local maximum is an entry above the threshold that none within `min_distance` along every axis exceeds, and that exceeds
-    one of them. Each is refined like `local_argmax`, whatever the scores elsewhere are. Which entries these are has no
-    derivative; positions, scores, masses and covariances have.
+    A local maximum is an entry above the threshold. No entry within `min_distance` along every axis
+    exceeds it, and it exceeds one of them. Each position is an expectation as in `local_argmax`,
+    whatever the scores outside of the window are. The selection of the entries has no derivative.
+    Positions, scores, masses and covariances have one.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry.
-      count: m, how many, a Python int.
-      window: the radius r of the windows, 2r + 1 entries along each axis, or a tuple of one radius for each axis; at the border
-        they are cut. At most half of `min_distance` keeps two windows from sharing entries.
-      min_distance: the least distance of two peaks along an axis is min_distance + 1; an int, or a tuple of one for each axis.
-      threshold: peaks have a larger score than this, a number or one for each choice, `[..., 1]`: above the noise, otherwise
-        its maxima fill up the list.
-      choice: `softmax`, `expm1_softmax`, `sparsemax` or another function `(scores, *, axis, where, temperature)`; make it once,
-        a new function is compiled again.
+      scores: real numbers `[..., n]`. −inf is a masked entry.
+      count: m, the number of peaks, a Python int.
+      window: the radius r: 2r + 1 entries along each axis. An int, or a tuple of one for each axis.
+        Windows are cut at the border. With r at most half of `min_distance` no two share an entry.
+      min_distance: two peaks are at least min_distance + 1 apart along some axis. An int, or a
+        tuple of one for each axis.
+      threshold: peaks have a larger score than this. A number, or one for each choice, `[..., 1]`.
+        Set it above the noise, whose maxima fill up the list otherwise.
+      choice: `softmax`, `expm1_softmax`, `sparsemax` or another function
+        `(scores, *, axis, where, temperature)`. Make it once: a new function is compiled again.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
-      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      where: booleans that broadcast to the scores. An entry with False takes no part and passes no
+        derivative.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
+      positions: the values of the axis instead of the indices from 0. See `expected_index`.
 
     Returns:
-      `Peaks`, the highest first: `coordinates` `[..., m, d]` for a tuple of d axes, `[..., m]` for a single one; `score`
-      `[..., m]`, the largest of each; `mass` `[..., m]`, the share of the window in the choice from all scores; `covariance`
-      `[..., m, d, d]` or `[..., m]` of the position in the window; `valid` `[..., m]`. All but `valid` in the scores' dtype,
-      computed in at least float32. Units: those of the positions.
+      `Peaks`, the highest first. `coordinates` is `[..., m, d]` for a tuple of d axes, `[..., m]`
+      for a single one. `score` `[..., m]` is the largest of each. `mass` `[..., m]` is the share of
+      the window in the choice from all scores. `covariance` `[..., m, d, d]` or `[..., m]` is that
+      of the position in the window. `valid` `[..., m]` is boolean. All others have the scores'
+      dtype, computed in at least float32. Units: those of the positions.
 
     Limits:
-      Fewer than m maxima, or a maximum that the choice gives no weight: `valid` is False, the rest 0, with derivative 0. Of
-      equal maxima that are near to each other, such as a flat top, the first index counts, of equal ones that are not all.
-      The covariance is that of the choice, and depends on the temperature and the window too. To a softmax at T = 1 a heatmap
-      in [0, 1] is nearly flat: take `choice=softmaxx.expm1_softmax`, or a small temperature.
-      An entry that has no visible ones around it is no peak. No entry within `min_distance` of a nan is a peak, and the masses
-      of its slice are nan.
+      If there are fewer than m maxima, the rest is 0 with derivative 0, and `valid` is False. So is
+      a maximum without weight in the choice. Of equal maxima near to each other, as on a flat top,
+      the first index counts. Equal maxima far apart all count. The covariance is that of the
+      choice. It depends on the temperature and the window too. To a softmax at T = 1 a heatmap in
+      [0, 1] is nearly flat. Take `choice=softmaxx.expm1_softmax` there, or a small temperature.
+      An entry without visible ones around it is no peak. Nor is an entry within `min_distance` of a
+      nan. The masses of a slice with nan are nan.
 
     Raises:
-      TypeError: scores or positions that are not real numbers, a `where` that is not boolean, a count or radius that is no int;
-        a choice that is no function, or does not take what is named above.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature or
-        radius; a count < 1; a choice that returns another shape or dtype.
+      TypeError: scores or positions are not real numbers; `where` is not boolean; a count or radius
+        is no int; the choice is no function, or does not take the arguments named above.
+      ValueError: an axis is out of range, repeated or empty; shapes do not broadcast; a temperature
+        or radius is negative; count < 1; the choice returns another shape or dtype.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -111,7 +121,8 @@ def find_peaks(
       ['12.121', '50.000', '0.000'] [ True  True False]
 
     Reference:
-      Neubeck and Van Gool, Efficient Non-Maximum Suppression, ICPR 2006, for the maxima; `local_argmax` for the positions.
+      Neubeck and Van Gool, Efficient Non-Maximum Suppression, ICPR 2006, for the maxima;
+      `local_argmax` for the positions.
     """
     function = "find_peaks"
     scores, axes = checks.arguments.of_choice(function, scores, axis, where, temperature)
@@ -129,7 +140,7 @@ def find_peaks(
 
 
 class _Search(NamedTuple):
-    """What `find_peaks` is compiled for; `joint` if the axes are given as a tuple."""
+    """What `find_peaks` is compiled for. `joint` is true for a tuple of axes."""
 
     count: int
     min_distance: tuple[int, ...]
@@ -148,7 +159,7 @@ def _find_peaks(search: _Search, scores, where, temperature, threshold, position
     def read(peak, valid):
         inside = window.around(x, peak) & valid
         p = window.choose(x, inside, temperature)
-        # Where the window is below the background of the choice, there is no position.
+        # A window below the background of the choice has no position.
         valid = valid & ~(p.sum(axes, keepdims=True) == 0)
         highest = windows.within(x, peak, (0,) * len(axes), axes) & valid
         return Peaks(
@@ -166,7 +177,7 @@ def _find_peaks(search: _Search, scores, where, temperature, threshold, position
 def _local_maxima(
     x: Array, threshold: Array, radii: tuple[int, ...], axes: tuple[int, ...]
 ) -> Array:
-    """x where it is a local maximum, −inf elsewhere."""
+    """x at its local maxima, −inf elsewhere."""
     x = sharding.computed_once(x)
     highest, lowest = x, jnp.where(x == -jnp.inf, jnp.inf, x)
     for axis, radius in zip(axes, radii, strict=True):
@@ -179,7 +190,7 @@ def _local_maxima(
 
 
 def _highest(maxima: Array, search: _Search) -> tuple[Array, Array]:
-    """The places of the highest maxima, `[count, ..., 1]`, and whether there are so many."""
+    """The places of the highest maxima, `[count, ..., 1]`, and whether each exists."""
     axes = search.window.axes
 
     def take(left, _):
