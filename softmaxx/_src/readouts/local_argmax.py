@@ -29,40 +29,46 @@ def local_argmax(
     temperature: Number = 1.0,
     positions: Positions = None,
 ) -> Array:
-    r"""Computes the expected position under the choice from the scores in a window around their largest one.
+    r"""Computes the expected position under the choice from a window around the largest score.
 
-    What lies outside of the window, a background or a second peak, has no weight, however large it is. The place of the window
-    is that of `one_hot_argmax` and has no derivative; the scores in it have.
+    Scores outside of the window have no weight, however large: a background, or a second peak. The
+    place of the window is that of `one_hot_argmax`. It has no derivative. The scores in the window
+    have one.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry.
-      window: the radius r of the window, 2r + 1 entries along each axis, or a tuple of one radius for each axis; at the border
-        it is cut.
-      choice: `softmax`, `expm1_softmax`, `sparsemax` or another function `(scores, *, axis, where, temperature)`; make it once,
-        a new function is compiled again.
-      weight: a function of the distance from the peak along an axis, in entries, an array of whole numbers; the choice is
-        multiplied by it for each axis, and normalised. `lambda d: jnp.exp(-(d**2) / 8)` makes the window a Gaussian of
-        standard deviation 2.
+      scores: real numbers `[..., n]`. −inf is a masked entry.
+      window: the radius r: 2r + 1 entries along each axis. An int, or a tuple of one for each axis.
+        The window is cut at the border.
+      choice: `softmax`, `expm1_softmax`, `sparsemax` or another function
+        `(scores, *, axis, where, temperature)`. Make it once: a new function is compiled again.
+      weight: a function of the distance from the peak along an axis. It gets an array of whole
+        numbers, in entries. The choice is multiplied by it for each axis and normalised.
+        `lambda d: jnp.exp(-(d**2) / 8)` makes the window a Gaussian of standard deviation 2.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
-      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      where: booleans that broadcast to the scores. An entry with False takes no part and passes no
+        derivative.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
+      positions: the values of the axis instead of the indices from 0. See `expected_index`.
 
     Returns:
-      `[...]`, the scores' shape without the axis, or for a tuple of axes coordinates `[..., len(axis)]` in the order
-      listed; in the scores' dtype, computed in at least float32 and rounded once. Units: those of the positions.
+      `[...]`, the scores' shape without the axis. A tuple of axes gives coordinates
+      `[..., len(axis)]` in the order listed. The dtype is that of the scores, computed in at least
+      float32 and rounded once. Units: those of the positions.
 
     Limits:
-      r = 0: the position of the largest score, with zero derivative. A window larger than the map: the expectation of all. Ties
-      go to the first index. The result jumps where another entry becomes the largest and the window moves. A background inside
-      of the window pulls the result towards the entry at its centre, by less the smaller T is, and not at all with
-      `choice=expm1_softmax`. A fully masked slice gives 0, a slice with nan gives nan.
+      r = 0: the position of the largest score, with zero derivative. A window larger than the map:
+      the expectation of all. Ties go to the first index. The window moves when another entry
+      becomes the largest, and the result jumps. A background inside of the window pulls the result
+      towards the central entry. A smaller T makes the pull less. With `choice=expm1_softmax`
+      there is none. A fully masked slice gives 0, a slice with nan gives nan.
 
     Raises:
-      TypeError: scores or positions that are not real numbers, a `where` that is not boolean, a window that is no int; a
-        choice or weight that is no function, or a choice that does not take what is named above.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature or
-        radius; a choice or weight that returns another shape or dtype.
+      TypeError: scores or positions are not real numbers; `where` is not boolean; the window is no
+        int; the choice or weight is no function; the choice does not take the arguments named
+        above.
+      ValueError: an axis is out of range, repeated or empty; shapes do not broadcast; a temperature
+        or radius is negative; the choice or weight returns another shape or dtype.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -71,8 +77,8 @@ def local_argmax(
       25.027 12.121
 
     Reference:
-      Lee et al., SFNet: Learning Object-aware Semantic Correspondence, CVPR 2019: their kernel soft-argmax has Gaussian weights
-      around the peak.
+      Lee et al., SFNet: Learning Object-aware Semantic Correspondence, CVPR 2019. Their kernel
+      soft-argmax has Gaussian weights around the peak.
     """
     function = "local_argmax"
     scores, axes = checks.arguments.of_choice(function, scores, axis, where, temperature)
@@ -88,7 +94,7 @@ def local_argmax(
 
 
 class _Reading(NamedTuple):
-    """What `local_argmax` is compiled for; `joint` if the axes are given as a tuple."""
+    """What `local_argmax` is compiled for. `joint` is true for a tuple of axes."""
 
     window: Window
     weight: Weight | None
