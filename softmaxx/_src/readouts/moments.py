@@ -13,26 +13,29 @@ Positions = ArrayLike | tuple[ArrayLike, ...] | None
 
 
 def expected_index(choice: ArrayLike, *, axis: Axis = -1, positions: Positions = None) -> Array:
-    r"""Computes the expected position under a choice, Σ p_i·x_i, with x_i = i unless positions are given.
+    r"""Computes the expected position under a choice, Σ p_i·x_i. By default x_i = i.
 
     Args:
-      choice: a distribution along the axis, `[..., n]`, from `softmax`, `sparsemax`, `entmax` or an oracle.
+      choice: a distribution along the axis, `[..., n]`, from `softmax`, `sparsemax`, `entmax` or an
+        oracle.
       axis: the axis of the choice, or a tuple of axes of a joint choice.
-      positions: the finite values of the axis, `[n]` (bin centres, times, labels), or, to differ between choices, an array
-        of the choice's rank with 1 allowed for other axes; for a tuple of axes a tuple of such arrays. They may be
-        differentiated.
+      positions: the finite values of the axis, `[n]`: bin centres, times or labels. To differ
+        between choices, an array of the choice's rank. Its other axes may be 1. For a tuple of axes
+        pass a tuple of such arrays. They may be differentiated.
 
     Returns:
-      `[...]`, the choice's shape without the axis, or for a tuple of axes `[..., len(axis)]`, coordinates in the order
-      listed; in the choice's dtype, summed in at least float32. Units: those of the positions.
+      `[...]`, the choice's shape without the axis. A tuple of axes gives coordinates
+      `[..., len(axis)]` in the order listed. The dtype is that of the choice, summed in at least
+      float32. Units: those of the positions.
 
     Limits:
-      Scores that are no choice yet are weighed as they are: pass them through one, or use `soft_argmax`. A one-hot choice gives
-      exactly its position, a choice of zeros 0, nan gives nan. A float16 index beyond 65504 is inf.
+      Scores are weighed as they are: pass them through a choice first, or use `soft_argmax`. A
+      one-hot choice gives exactly its position. A choice of zeros gives 0, nan gives nan. A float16
+      index beyond 65504 is inf.
 
     Raises:
-      TypeError: a choice or positions that are not real numbers.
-      ValueError: an axis that is out of range, repeated or empty; positions that do not fit the axis.
+      TypeError: the choice or positions are not real numbers.
+      ValueError: an axis is out of range, repeated or empty; positions do not fit the axis.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -41,7 +44,8 @@ def expected_index(choice: ArrayLike, *, axis: Axis = -1, positions: Positions =
       1.0 22.5
 
     Reference:
-      Levine et al., End-to-End Training of Deep Visuomotor Policies, JMLR 2016, for the expectation over two axes.
+      Levine et al., End-to-End Training of Deep Visuomotor Policies, JMLR 2016, for the expectation
+      over two axes.
     """
     choice = checks.arguments.real_array("expected_index", "choice", choice)
     axes = checks.arguments.axes_of("expected_index", axis, choice.shape)
@@ -50,26 +54,29 @@ def expected_index(choice: ArrayLike, *, axis: Axis = -1, positions: Positions =
 
 
 def expected_spread(choice: ArrayLike, *, axis: Axis = -1, positions: Positions = None) -> Array:
-    r"""Computes the standard deviation of the position under a choice, √(Σ p_i·(x_i − μ)²), with μ = Σ p_i·x_i.
+    r"""Computes the standard deviation of the position under a choice, √(Σ p_i·(x_i − μ)²).
 
-    It says how sure the choice is of its place, and as a term of a loss it asks for one sharp peak.
+    Here μ = Σ p_i·x_i. The spread says how sure the choice is of its place. As a term of a loss it
+    asks for one sharp peak.
 
     Args:
-      choice: a distribution along the axis, `[..., n]`, from `softmax`, `sparsemax`, `entmax` or an oracle.
+      choice: a distribution along the axis, `[..., n]`, from `softmax`, `sparsemax`, `entmax` or an
+        oracle.
       axis: the axis of the choice, or a tuple of axes of a joint choice.
-      positions: the finite values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      positions: the finite values of the axis instead of the indices from 0. See `expected_index`.
 
     Returns:
-      `[...]`, the choice's shape without the axis, or for a tuple of axes `[..., len(axis)]`, the deviation along each;
-      in the choice's dtype, summed in at least float32. Units: those of the positions.
+      `[...]`, the choice's shape without the axis. A tuple of axes gives the deviation along each,
+      `[..., len(axis)]`. The dtype is that of the choice, summed in at least float32. Units: those
+      of the positions.
 
     Limits:
-      A one-hot choice has spread 0, and there the derivative, infinite to one side, is taken as 0. Two equal peaks a
-      distance d apart have d/2. A choice of zeros gives 0, nan gives nan.
+      A one-hot choice has spread 0. There the derivative is infinite to one side, and taken as 0.
+      Two equal peaks a distance d apart have d/2. A choice of zeros gives 0, nan gives nan.
 
     Raises:
-      TypeError: a choice or positions that are not real numbers.
-      ValueError: an axis that is out of range, repeated or empty; positions that do not fit the axis.
+      TypeError: the choice or positions are not real numbers.
+      ValueError: an axis is out of range, repeated or empty; positions do not fit the axis.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -77,7 +84,8 @@ def expected_spread(choice: ArrayLike, *, axis: Axis = -1, positions: Positions 
       1.0
 
     Reference:
-      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018 (the variance).
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018 (the
+      variance).
     """
     choice = checks.arguments.real_array("expected_spread", "choice", choice)
     axes = checks.arguments.axes_of("expected_spread", axis, choice.shape)
@@ -88,26 +96,29 @@ def expected_spread(choice: ArrayLike, *, axis: Axis = -1, positions: Positions 
 def expected_covariance(
     choice: ArrayLike, *, axis: Axis = -1, positions: Positions = None
 ) -> Array:
-    r"""Computes the covariance of the position under a choice, Σ p_i·(x_i − μ)(x_i − μ)ᵀ, with μ = Σ p_i·x_i.
+    r"""Computes the covariance of the position under a choice, Σ p_i·(x_i − μ)(x_i − μ)ᵀ.
 
-    It says how sure a readout over several axes is of its place, and in which direction it is not.
+    Here μ = Σ p_i·x_i. The covariance says how sure a readout over several axes is of its place in
+    each direction.
 
     Args:
-      choice: a distribution along the axis, `[..., n]`, from `softmax`, `sparsemax`, `entmax` or an oracle.
+      choice: a distribution along the axis, `[..., n]`, from `softmax`, `sparsemax`, `entmax` or an
+        oracle.
       axis: the axis of the choice, or a tuple of axes of a joint choice.
-      positions: the finite values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      positions: the finite values of the axis instead of the indices from 0. See `expected_index`.
 
     Returns:
-      For a tuple of d axes `[..., d, d]`, symmetric, in the order listed; for a single axis the variance, `[...]`. In the
-      choice's dtype, summed in at least float32. Units: those of the positions, squared.
+      For a tuple of d axes `[..., d, d]`, symmetric, in the order listed. For a single axis the
+      variance, `[...]`. The dtype is that of the choice, summed in at least float32. Units: those
+      of the positions, squared.
 
     Limits:
-      A one-hot choice has covariance 0, and its derivative is finite. The diagonal is the square of `expected_spread`. A choice
-      of zeros gives 0, nan gives nan.
+      A one-hot choice has covariance 0, and its derivative is finite. The diagonal is the square of
+      `expected_spread`. A choice of zeros gives 0, nan gives nan.
 
     Raises:
-      TypeError: a choice or positions that are not real numbers.
-      ValueError: an axis that is out of range, repeated or empty; positions that do not fit the axis.
+      TypeError: the choice or positions are not real numbers.
+      ValueError: an axis is out of range, repeated or empty; positions do not fit the axis.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -117,7 +128,8 @@ def expected_covariance(
        [1.25 1.25]]
 
     Reference:
-      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018 (the variances).
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018 (the
+      variances).
     """
     choice = checks.arguments.real_array("expected_covariance", "choice", choice)
     axes = checks.arguments.axes_of("expected_covariance", axis, choice.shape)
@@ -158,8 +170,8 @@ def covariance(
         away = x - means[a]
         if a == b:
             return variance(p, x, axes)
-        # Σ p·x_b along axis a, from which only the centre of the positions is taken: like the marginals it needs one pass
-        # over the choice, and no mean.
+        # Σ p·x_b along axis a, with x_b measured from the centre of the positions. The mean is not
+        # needed for that, so one pass over the choice is enough, as for the marginals.
         y = pairs[b][1]
         centre = lax.stop_gradient(y.mean(axes[b], keepdims=True))
         others = tuple(axis for axis in axes if axis != axes[a])
@@ -183,13 +195,16 @@ def variance(p: Array, x: Array, axes: tuple[int, ...]) -> Array:
 def marginals(
     choice: Array, positions: tuple[Array, ...] | None, axes: tuple[int, ...]
 ) -> list[tuple[Array, Array]]:
-    """For each listed axis its positions, and the choice summed over the other axes, which is all that they need."""
+    """The choice summed over the other axes, and the positions, for each listed axis.
+
+    A mean or a variance along that axis needs no more.
+    """
     p = dtypes.working(choice)
     pairs = []
     for axis, x in zip(axes, aligned_positions(p, positions, axes), strict=True):
         marginal = p.sum(tuple(other for other in axes if other != axis), keepdims=True)
-        # The select changes no number: it spreads the positions over the devices like the choice, so that no cotangent of
-        # theirs is gathered on an explicit mesh.
+        # The select changes no number. It spreads the positions over the devices like the choice:
+        # on an explicit mesh no cotangent of theirs is gathered.
         pairs.append((marginal, jnp.where(jnp.isnan(marginal), jnp.nan, x)))
     return pairs
 
@@ -197,7 +212,7 @@ def marginals(
 def aligned_positions(
     like: Array, positions: tuple[Array, ...] | None, axes: tuple[int, ...]
 ) -> tuple[Array, ...]:
-    """The positions of each axis, 0, 1, 2, … if none are given, in the dtype and rank of `like`."""
+    """The positions of each axis, by default its indices, in the dtype and rank of `like`."""
     given = [jnp.arange(like.shape[axis]) for axis in axes] if positions is None else positions
     return tuple(
         (x if x.ndim > 1 else indices.on_axis(x, axis, like.ndim)).astype(like.dtype)
