@@ -26,32 +26,39 @@ def perturbed_argmax(
     where: ArrayLike | None = None,
     positions: Positions = None,
 ) -> Array:
-    r"""Computes the mean argmax of perturbed scores, E argmax(scores + σZ) over N samples: an argmax with a gradient.
+    r"""Computes the mean index of the largest score under noise, E argmax(scores + σZ): `[...]`.
 
-    The distribution of the argmax is `one_hot_argmax` under `perturbed`; with `gumbel` noise it is softmax(scores/σ).
+    It is an argmax with a gradient, the mean over N samples. The distribution of the index is
+    `one_hot_argmax` under `perturbed`. With `gumbel` noise it is softmax(scores/σ).
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the samples evenly.
-      key: a key of `jax.random.key`; every choice of a batch gets noise of its own.
+      scores: real numbers `[..., n]`. −inf is a masked entry; entries of +inf share the samples
+        evenly.
+      key: a key of `jax.random.key`. Every choice of a batch gets noise of its own.
       num_samples: N ≥ 1, a Python int.
-      sigma: σ ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
-      noise: `normal`, `gumbel`, `logistic`, `laplace` or another `Noise`; scores are shifted, so none that multiplies.
+      sigma: σ ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
+      noise: `normal`, `gumbel`, `logistic`, `laplace` or another `Noise`. The scores are shifted,
+        so it must not multiply.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
-      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      where: booleans that broadcast to the scores. An entry with False takes no part and passes no
+        derivative.
+      positions: the values of the axis instead of the indices from 0. See `expected_index`.
 
     Returns:
-      `[...]`, the scores' shape without the axis, or for a tuple of axes coordinates `[..., len(axis)]` in the order
-      listed; in the scores' dtype, computed in at least float32 and rounded once. Units: those of the positions.
+      `[...]`, the scores' shape without the axis. A tuple of axes gives coordinates
+      `[..., len(axis)]` in the order listed. The dtype is that of the scores, computed in at least
+      float32 and rounded once. Units: those of the positions.
 
     Limits:
-      σ = 0: `jnp.argmax`, the first index at ties, with zero derivative. Otherwise ties are broken by the noise, evenly. A
-      fully masked slice gives 0, a slice with nan gives nan.
+      σ = 0: `jnp.argmax`, the first index at ties, with zero derivative. For σ > 0 the noise breaks
+      ties evenly. A fully masked slice gives 0, a slice with nan gives nan.
 
     Raises:
-      TypeError: scores or positions that are not real numbers, a `where` that is not boolean, a key that is missing or none.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative `sigma`;
-        `num_samples` < 1.
+      TypeError: scores or positions are not real numbers, `where` is not boolean, or the key is
+        missing or no key.
+      ValueError: an axis is out of range, repeated or empty; shapes do not broadcast; `sigma` is
+        negative; `num_samples` < 1.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
