@@ -22,28 +22,35 @@ def soft_argmax(
     temperature: Number = 1.0,
     positions: Positions = None,
 ) -> Array:
-    r"""Computes the expected index under `softmax`, Σ i·exp(scores_i/T) / Σ exp(scores_i/T): an argmax with a gradient.
+    r"""Computes the expected index under `softmax`, Σ i·exp(scores_i/T) / Σ exp(scores_i/T).
 
-    Every entry takes part, so a long flat background pulls the result to the middle: `sparse_argmax` does not see it.
+    It is an argmax with a gradient. Every entry takes part, so a long flat background pulls the
+    result to the middle. `sparse_argmax` does not see it.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
+      scores: real numbers `[..., n]`. −inf is a masked entry; entries of +inf share the mass
+        equally.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated. T = 1/β.
-      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      where: booleans that broadcast to the scores. An entry with False takes no part and passes no
+        derivative.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated. T = 1/β.
+      positions: the values of the axis instead of the indices from 0. See `expected_index`.
 
     Returns:
-      `[...]`, the scores' shape without the axis, or for a tuple of axes coordinates `[..., len(axis)]` in the order
-      listed; in the scores' dtype, computed in at least float32 and rounded once. Units: those of the positions.
+      `[...]`, the scores' shape without the axis. A tuple of axes gives coordinates
+      `[..., len(axis)]` in the order listed. The dtype is that of the scores, computed in at least
+      float32 and rounded once. Units: those of the positions.
 
     Limits:
-      T = 0: the mean position of the largest entries (`jnp.argmax` where there is no tie), with zero derivative. T → ∞:
-      the mean of all positions. A fully masked slice gives 0, a slice with nan gives nan.
+      T = 0: the mean position of the largest entries, with zero derivative. Without ties this is
+      `jnp.argmax`. T → ∞: the mean of all positions. A fully masked slice gives 0, a slice with nan
+      gives nan.
 
     Raises:
-      TypeError: scores or positions that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature.
+      TypeError: scores or positions are not real numbers, or `where` is not boolean.
+      ValueError: an axis is out of range, repeated or empty; shapes do not broadcast; the
+        temperature is negative.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -52,8 +59,9 @@ def soft_argmax(
       1.987 ['-0.013', '-0.017', '0.012', '0.018']
 
     Reference:
-      Levine et al., End-to-End Training of Deep Visuomotor Policies, JMLR 2016; Chapelle and Wu, Gradient descent
-      optimization of smoothed information retrieval metrics, Information Retrieval 2010.
+      Levine et al., End-to-End Training of Deep Visuomotor Policies, JMLR 2016; Chapelle and Wu,
+      Gradient descent optimization of smoothed information retrieval metrics, Information Retrieval
+      2010.
     """
     return _regularized_argmax("soft_argmax", scores, 1.0, axis, where, temperature, positions)
 
@@ -67,31 +75,38 @@ def sparse_argmax(
     temperature: Number = 1.0,
     positions: Positions = None,
 ) -> Array:
-    r"""Computes the expected index under `entmax`, Σ i·p_i: an argmax with a gradient that far lower scores cannot move.
+    r"""Computes the expected index under `entmax`, Σ i·p_i: far lower scores cannot move it.
 
-    With α > 1, scores more than T/(α−1) below the largest have no weight at all, however many they are. They get no
-    gradient either: where that stops a model from learning, raise the temperature or use `soft_argmax`.
+    It is an argmax with a gradient. For α > 1 scores more than T/(α−1) below the largest have no
+    weight, however many they are. They get no gradient either. If this stops a model from learning,
+    raise the temperature or use `soft_argmax`.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry, entries of +inf share the mass equally.
-      alpha: α ≥ 1, a number or one for each choice, `[..., 1]`; 1 is softmax, 2 sparsemax. It may be differentiated.
+      scores: real numbers `[..., n]`. −inf is a masked entry; entries of +inf share the mass
+        equally.
+      alpha: α ≥ 1, a number or one for each choice, `[..., 1]`. It may be differentiated. 1 is
+        softmax, 2 sparsemax.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False takes no part and passes no derivative.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
-      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
+      where: booleans that broadcast to the scores. An entry with False takes no part and passes no
+        derivative.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
+      positions: the values of the axis instead of the indices from 0. See `expected_index`.
 
     Returns:
-      `[...]`, the scores' shape without the axis, or for a tuple of axes coordinates `[..., len(axis)]` in the order
-      listed; in the scores' dtype, computed in at least float32 and rounded once. Units: those of the positions.
+      `[...]`, the scores' shape without the axis. A tuple of axes gives coordinates
+      `[..., len(axis)]` in the order listed. The dtype is that of the scores, computed in at least
+      float32 and rounded once. Units: those of the positions.
 
     Limits:
-      T = 0: the mean position of the largest entries (`jnp.argmax` where there is no tie), with zero derivative. T → ∞:
-      the mean of all positions. A fully masked slice gives 0, a slice with nan gives nan.
+      T = 0: the mean position of the largest entries, with zero derivative. Without ties this is
+      `jnp.argmax`. T → ∞: the mean of all positions. A fully masked slice gives 0, a slice with nan
+      gives nan.
 
     Raises:
-      TypeError: scores or positions that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast; a negative temperature;
-        α < 1.
+      TypeError: scores or positions are not real numbers, or `where` is not boolean.
+      ValueError: an axis is out of range, repeated or empty; shapes do not broadcast; the
+        temperature is negative; α < 1.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -100,8 +115,8 @@ def sparse_argmax(
       0.75 [-0.5  0.5  0.   0. ]
 
     Reference:
-      Martins and Astudillo, From Softmax to Sparsemax, ICML 2016; Peters, Niculae and Martins, Sparse
-      Sequence-to-Sequence Models, ACL 2019.
+      Martins and Astudillo, From Softmax to Sparsemax, ICML 2016; Peters, Niculae and Martins,
+      Sparse Sequence-to-Sequence Models, ACL 2019.
     """
     return _regularized_argmax("sparse_argmax", scores, alpha, axis, where, temperature, positions)
 
@@ -146,8 +161,8 @@ def _means_jvp(power, axes, primals, tangents):
 
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)  # p is not kept
 def _means_as_choice_moves(power, axes, problem, positions, means, dproblem) -> tuple[Array, ...]:
-    # p' = w ⊙ (v − Σwv/Σw) gives Σ x·p' = Σ w·(x − c)·v with c = Σwx/Σw. The transpose of this is a product for each entry,
-    # without a sum over all. For softmax w = p, and c is the mean.
+    # p' = w ⊙ (v − Σwv/Σw) gives Σ x·p' = Σ w·(x − c)·v with c = Σwx/Σw. Its transpose is a product
+    # for each entry, without a sum over all. For softmax w = p, and c is the mean.
     p = smoothed_max.choice(*problem, power, axes)
 
     def moved(x, mean):
