@@ -12,7 +12,7 @@ Radius = int | tuple[int, ...]
 
 
 class Window(NamedTuple):
-    """What reading a window is compiled for; `function` is named in errors."""
+    """What reading a window is compiled for. Errors are told in the name of `function`."""
 
     function: str
     choice: Callable[..., Array]
@@ -20,11 +20,11 @@ class Window(NamedTuple):
     axes: tuple[int, ...]
 
     def around(self, x: Array, centre: Array) -> Array:
-        """Which entries are in the window around the centre of their slice."""
+        """True for the entries in the window around the centre of their slice."""
         return within(x, centre, self.radii, self.axes)
 
     def choose(self, x: Array, inside: Array, temperature: Number) -> Array:
-        """The choice among the entries inside; that the function is fit to make it is checked."""
+        """The choice among the entries inside. The function and its result are checked."""
 
         def choose(x, inside, temperature):
             return self.choice(x, axis=self.axes, where=inside, temperature=temperature)
@@ -42,7 +42,7 @@ class Window(NamedTuple):
 
 
 def within(x: Array, centre: Array, radii: tuple[int, ...], axes: tuple[int, ...]) -> Array:
-    """Which entries are at most a radius from the centre of their slice, along every axis."""
+    """True for entries at most a radius from the centre of their slice, along every axis."""
     inside = jnp.ones((1,) * x.ndim, bool)
     for distance, radius in zip(distances(x, centre, axes), radii, strict=True):
         inside = inside & (abs(distance) <= radius)
@@ -50,7 +50,7 @@ def within(x: Array, centre: Array, radii: tuple[int, ...], axes: tuple[int, ...
 
 
 def distances(x: Array, centre: Array, axes: tuple[int, ...]) -> list[Array]:
-    """How far each entry is from the centre of its slice, one array for each axis.
+    """The signed distance of each entry from the centre of its slice, an array for each axis.
 
     The centre is an index in row-major order of the axes as listed.
     """
