@@ -1,4 +1,4 @@
-"""A linear layer over many classes, whose scores exist for one block of classes at a time."""
+"""A linear layer over many classes. Its scores exist for one block of classes at a time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from softmaxx._src.core.types import Array
 )
 @dataclass(frozen=True)
 class BlockedLayer:
-    """The scores are features·weights, `[..., classes]`; the weights are cut into blocks."""
+    """A layer with the scores features·weights, `[..., classes]`. The weights are in blocks."""
 
     features: Array  # [..., d]
     blocks: Array  # [blocks, d, block], the last one filled up with zeros
@@ -33,7 +33,7 @@ class BlockedLayer:
         return dtypes.working_dtype(self.features.dtype)
 
     def scores(self, block: Array, index: Array) -> Array:
-        """The scores of a block, `[..., block]`; −inf for classes that only fill it up."""
+        """The scores of a block, `[..., block]`. A class that only fills it up has −inf."""
         x = product(self.features, block)
         whole = self.classes % block.shape[-1] == 0
         return x if whole else jnp.where(index < self.classes, x, -jnp.inf)
@@ -51,7 +51,7 @@ class BlockedLayer:
         )
 
     def sums(self, one: Array, lanes: Lanes) -> list[Array]:
-        """The sums over all classes of each lane of the scores, in one pass; `one` is ones."""
+        """The sum of each lane of the scores over all classes, in one pass. `one` is ones."""
 
         def body(totals, block, index):
             sums = reductions.sums(lanes(self.scores(block, index)), (one.ndim - 1,))
@@ -70,7 +70,7 @@ def blocked(features: Array, weights: Array, block_size: int) -> BlockedLayer:
 
 
 def _block_length(n: int, longest: int) -> int:
-    """A multiple of 16, so that a block can be cut into groups.
+    """n if it fits, or a multiple of 16, so that a block can be cut into groups.
 
     It is a divisor of n, if there is one of at least half of the longest.
     """
@@ -83,7 +83,7 @@ def _block_length(n: int, longest: int) -> int:
 def product(features: Array, block: Array) -> Array:
     """features·block in at least float32.
 
-    Beside wider features a half-precision block is widened here, one block at a time.
+    A half-precision block is widened to wider features here, one block at a time.
     """
     if block.dtype.itemsize < features.dtype.itemsize:
         block = block.astype(features.dtype)
@@ -95,8 +95,8 @@ def weighed_tangent(
 ) -> Array:
     """Σ weight·dx over all classes, `[..., 1]`, for the tangent dx of the scores x.
 
-    It is linear in the tangent. The weights, a function of x and the classes' numbers, are kept for
-    one block at a time.
+    It is linear in the tangent. The weights are a function of x and of the classes' numbers. They
+    are kept for one block at a time.
     """
 
     @jax.checkpoint
