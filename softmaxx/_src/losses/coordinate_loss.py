@@ -1,4 +1,4 @@
-"""How far coordinates are from where they should be."""
+"""The distance of coordinates from their targets, as a loss."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,29 +17,35 @@ def coordinate_loss(
     penalty: Callable[[Array], Array] | None = None,
     where: ArrayLike | None = None,
 ) -> Array:
-    r"""Computes the distance of coordinates from their targets, √Σ(x − t)², or Σ penalty(x − t), over the last axis.
+    r"""Computes the distance √Σ(x − t)², or Σ penalty(x − t), of coordinates x from targets t.
+
+    The sums are over the last axis.
 
     Args:
       coordinates: real numbers `[..., d]`, from a readout over a tuple of axes.
-      targets: where they should be, `[..., d]`, in the same units and order.
-      penalty: an elementwise function of the differences, such as `jnp.abs`, `optax.losses.huber_loss`, or the Wing loss of the
-        example; None for the Euclidean distance. Make it once, a new function is compiled again.
-      where: booleans that broadcast to `[...]`, which points are labelled: with False the loss is 0 and has no gradient,
-        whatever the target holds, nan included.
+      targets: the right coordinates, `[..., d]`, in the same units and order.
+      penalty: an elementwise function of the differences, such as `jnp.abs`,
+        `optax.losses.huber_loss`, or the Wing loss of the example. None is the Euclidean distance.
+        Make it once: a new function is compiled again.
+      where: booleans that broadcast to `[...]`: the labelled points. With False the loss is 0 and
+        has no gradient, whatever the target holds, nan included.
 
     Returns:
-      `[...]`, one number for each point, in the dtype of the coordinates. Units: those of the coordinates, or of the penalty.
+      `[...]`, one number for each point, in the dtype of the coordinates. Units: those of the
+      coordinates, or of the penalty.
 
     Limits:
-      At distance 0 the derivative, which has no direction there, is 0. For the mean over labelled points divide the sum by
-      `jnp.maximum(where.sum(), 1)`. The last axis is that of one point: pass those of a single axis as `x[..., None]`.
-      To train the whole distribution and not its mean only, take the mean loss of samples that are relaxed,
-      `expected_index(gumbel_softmax(scores, key=key, axis=axes), axis=axes)` (sampling-argmax, Li et al. 2021).
+      At distance 0 the derivative has no direction, and is 0. For the mean over labelled points
+      divide the sum by `jnp.maximum(where.sum(), 1)`. The last axis is that of one point: pass
+      positions along a single axis as `x[..., None]`. The loss trains only the mean of a
+      distribution. To train all of it, take the mean loss of relaxed samples,
+      `expected_index(gumbel_softmax(scores, key=key, axis=axes), axis=axes)` (sampling-argmax, Li
+      et al. 2021).
 
     Raises:
-      TypeError: coordinates or targets that are not real numbers, a `where` that is not boolean, or a penalty that is no
-        function.
-      ValueError: shapes that differ; a penalty that returns another shape or dtype.
+      TypeError: coordinates or targets are not real numbers, `where` is not boolean, or the penalty
+        is no function.
+      ValueError: the shapes differ, or the penalty returns another shape or dtype.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -53,8 +59,9 @@ def coordinate_loss(
       [20.15]
 
     Reference:
-      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018; Feng et al., Wing
-      Loss for Robust Facial Landmark Localisation with Convolutional Neural Networks, CVPR 2018.
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018; Feng
+      et al., Wing Loss for Robust Facial Landmark Localisation with Convolutional Neural Networks,
+      CVPR 2018.
     """
     function = "coordinate_loss"
     coordinates = checks.arguments.real_array(function, "coordinates", coordinates)
