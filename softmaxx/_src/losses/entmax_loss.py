@@ -1,4 +1,4 @@
-"""Losses of choices on the simplex: what cross-entropy is to softmax, for sparsemax and α-entmax."""
+"""Losses of sparsemax and α-entmax: what cross-entropy is to softmax."""
 
 from softmaxx._src.choices import simplex_loss
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
@@ -12,28 +12,32 @@ def sparsemax_loss(
     where: ArrayLike | None = None,
     temperature: Number = 1.0,
 ) -> Array:
-    r"""Computes max_p (⟨scores, p⟩ − T/2·‖p‖²) + T/2·‖y‖² − ⟨scores, y⟩, p and y in the simplex: the loss of `sparsemax`.
+    r"""Computes max_p (⟨scores, p⟩ − T/2·‖p‖²) + T/2·‖y‖² − ⟨scores, y⟩: the loss of `sparsemax`.
 
-    The gradient in the scores is sparsemax(scores) − y. The loss is 0 as soon as the score of the target is T above all others,
-    where cross-entropy goes on pushing.
+    p and y are in the simplex. The gradient in the scores is sparsemax(scores) − y. The loss is 0
+    as soon as the score of the target is T above all others. Cross-entropy goes on pushing there.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry.
-      targets: integer labels, the scores' shape without the axis, or distributions y in the scores' shape; see `entmax_loss`.
+      scores: real numbers `[..., n]`. −inf is a masked entry.
+      targets: integer labels in the scores' shape without the axis, or distributions y in the
+        scores' shape. See `entmax_loss`.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False is no class of its slice, whatever it holds.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      where: booleans that broadcast to the scores. An entry with False is no class of its slice,
+        whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
 
     Returns:
-      `[...]`, one number for each choice, at least 0, in the scores' dtype and computed in at least float32.
+      `[...]`, one number for each choice, at least 0. The dtype is that of the scores, computed in
+      at least float32.
 
     Limits:
-      As `entmax_loss` with α = 2, which it is: negative labels and slices that are masked throughout give 0 and no gradient, a
-      label ≥ n gives nan, a target that is masked inf.
+      The loss is `entmax_loss` with α = 2. A negative label gives 0 and no gradient, and so does a
+      fully masked slice. A label ≥ n gives nan, a masked target inf.
 
     Raises:
-      TypeError: scores or targets that are not real numbers, or a `where` that is not boolean.
-      ValueError: what `sparsemax` raises; targets of another shape.
+      TypeError: scores or targets are not real numbers, or `where` is not boolean.
+      ValueError: what `sparsemax` raises; targets have another shape.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -58,35 +62,43 @@ def entmax_loss(
     where: ArrayLike | None = None,
     temperature: Number = 1.0,
 ) -> Array:
-    r"""Computes max_p (⟨scores, p⟩ + T·H_α(p)) − T·H_α(y) − ⟨scores, y⟩ over the simplex: the loss that belongs to `entmax`.
+    r"""Computes max_p (⟨scores, p⟩ + T·H_α(p)) − T·H_α(y) − ⟨scores, y⟩: the loss of `entmax`.
 
-    H_α(p) = Σ(p − p^α)/(α(α−1)) is the Tsallis entropy. The gradient in the scores is entmax(scores) − y. α = 1 is
-    cross-entropy (for distributions less their entropy: the Kullback–Leibler divergence), α = 2 `sparsemax_loss`. For α > 1 the
-    loss is 0 as soon as the score of the labelled class is T/(α−1) above all others.
+    p and y are in the simplex. H_α(p) = Σ(p − p^α)/(α(α−1)) is the Tsallis entropy. The gradient in
+    the scores is entmax(scores) − y. For labels α = 1 is cross-entropy. For distributions it is
+    cross-entropy less their entropy: the Kullback–Leibler divergence. With α = 2 it is
+    `sparsemax_loss`. For α > 1 the loss is 0 as soon as the score of the labelled class is T/(α−1)
+    above all others.
 
     Args:
-      scores: real numbers `[..., n]`; −inf is a masked entry.
-      targets: integer labels 0 ≤ y < n, the scores' shape without the axis (for a tuple of axes the row-major index over the
-        axes as listed), or distributions y in the scores' shape and in a floating dtype, which may be differentiated.
-      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`. It may be traced and differentiated, also at α = 1. The
-        Python numbers 1, 1.5 and 2 are fastest.
+      scores: real numbers `[..., n]`. −inf is a masked entry.
+      targets: integer labels 0 ≤ y < n in the scores' shape without the axis, or distributions y in
+        the scores' shape. For a tuple of axes a label is the row-major index over the axes as
+        listed. Distributions have a floating dtype and may be differentiated.
+      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated, also at α = 1. The Python numbers 1, 1.5 and 2 are fastest.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
-      where: booleans that broadcast to the scores; an entry with False is no class of its slice, whatever it holds.
-      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      where: booleans that broadcast to the scores. An entry with False is no class of its slice,
+        whatever it holds.
+      temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
 
     Returns:
-      `[...]`, one number for each choice, at least 0, and 0 exactly where entmax(scores) is y; in the scores' dtype and
-      computed in at least float32. No one-hot of the labels is built, and the choice is computed in the backward pass alone.
+      `[...]`, one number for each choice, at least 0. It is 0 exactly where entmax(scores) is y.
+      The dtype is that of the scores, computed in at least float32. No one-hot of the labels is
+      built. The choice is computed in the backward pass alone.
 
     Limits:
-      A negative label is ignored: 0 and no gradient. A label ≥ n gives nan for its slice, a target that is masked inf. A slice
-      that is masked throughout gives 0. Targets with another sum than 1 weigh their slice by it, zeros are ignored. T = 0 is
-      the perceptron's loss, max scores − scores_y. At y = 0 the derivative in the targets is one-sided, and for α = 1, where
-      it is infinite, its term of the entropy is left out.
+      A negative label is ignored: 0 and no gradient. A label ≥ n gives nan for its slice, a masked
+      target inf. A fully masked slice gives 0. Targets with another sum than 1 weigh their slice by
+      it. Targets of zeros are ignored. T = 0 is the perceptron's loss, max scores − scores_y. At
+      y = 0 the derivative in the targets is one-sided. For α = 1 it is infinite there, and its term
+      of the entropy is left out.
 
     Raises:
-      TypeError: scores or targets that are not real numbers, integers in the scores' shape, or a `where` that is not boolean.
-      ValueError: what `entmax` raises; targets of another shape.
+      TypeError: scores or targets are not real numbers, targets in the scores' shape are integers,
+        or `where` is not boolean.
+      ValueError: what `entmax` raises; targets have another shape.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -97,7 +109,7 @@ def entmax_loss(
       -0.264
 
     Reference:
-      Blondel, Martins and Niculae, Learning with Fenchel-Young Losses, JMLR 2020, section 4; Peters, Niculae and Martins,
-      Sparse Sequence-to-Sequence Models, ACL 2019.
+      Blondel, Martins and Niculae, Learning with Fenchel-Young Losses, JMLR 2020, section 4;
+      Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, ACL 2019.
     """
     return simplex_loss.loss("entmax_loss", scores, targets, alpha, axis, where, temperature)
