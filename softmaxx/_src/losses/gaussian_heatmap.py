@@ -1,4 +1,4 @@
-"""Gaussians on the axes of a map."""
+"""Gaussians on the axes of a map: heatmaps to train on, and log densities for other losses."""
 
 import math
 from functools import partial
@@ -24,25 +24,30 @@ def gaussian_heatmap(
     positions: Positions = None,
     where: ArrayLike | None = None,
 ) -> Array:
-    r"""Computes the heatmap exp(−Σ(x_i − c)²/(2σ²)) of height 1 around each centre c, on axes of any number.
+    r"""Computes the heatmap exp(−Σ(x_i − c)²/(2σ²)) of height 1 around each centre c.
+
+    The map may have any number of axes.
 
     Args:
       centres: real numbers `[..., d]`, in units of the positions.
       shape: the lengths of the d axes of the map.
-      sigma: σ > 0 in units of the positions, a number, one for each centre, `[..., 1]`, or a tuple of one for each axis.
-      positions: a tuple of the values of each axis, `[n]`, instead of 0, 1, 2, …
-      where: booleans that broadcast to `[...]`, which points are labelled: with False the map is 0, whatever the centre holds.
+      sigma: σ > 0 in units of the positions. A number, one for each centre, `[..., 1]`, or a tuple
+        of one for each axis.
+      positions: a tuple of the values of each axis, `[n]`, instead of the indices from 0.
+      where: booleans that broadcast to `[...]`: the labelled points. With False the map is 0,
+        whatever the centre holds.
 
     Returns:
       `[..., *shape]`, in the centres' dtype, computed in at least float32.
 
     Limits:
-      A centre outside of the map gives the tail that reaches into it. Divide by the sum for a distribution.
+      For a centre outside of the map only the tail of the Gaussian is in it. Divide by the sum for
+      a distribution.
 
     Raises:
-      TypeError: centres or positions that are not real numbers, or a `where` that is not boolean.
-      ValueError: a shape that does not have d lengths of at least 1; positions or sigma that do not fit; a sigma that is
-        not positive.
+      TypeError: centres or positions are not real numbers, or `where` is not boolean.
+      ValueError: the shape does not have d lengths of at least 1; positions or sigma do not fit;
+        sigma is not positive.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -51,7 +56,8 @@ def gaussian_heatmap(
       [['0.54', '0.54'], ['0.88', '0.88'], ['0.54', '0.54']]
 
     Reference:
-      Tompson et al., Joint Training of a Convolutional Network and a Graphical Model for Human Pose Estimation, NeurIPS 2014.
+      Tompson et al., Joint Training of a Convolutional Network and a Graphical Model for Human Pose
+      Estimation, NeurIPS 2014.
     """
     function = "gaussian_heatmap"
     centres = checks.arguments.real_array(function, "centres", centres)
@@ -99,7 +105,8 @@ def log_densities(gaussians: Gaussians, like: Array, axes: tuple[int, ...]) -> l
     logs = []
     pairs = _positions_and_means(gaussians, like, axes)
     for axis, (x, mean), sigma in zip(axes, pairs, gaussians.deviations, strict=True):
-        # −(x − mean)² less that of the nearest entry, in a form that does not cancel where the mean is far away.
+        # −(x − mean)² less that of the nearest entry. This form does not cancel if the mean is far
+        # away.
         away = abs(x - mean)
         nearest = jnp.where(away == away.min(axis, keepdims=True), x, jnp.inf)
         nearest = lax.stop_gradient(nearest.min(axis, keepdims=True))
@@ -112,7 +119,7 @@ def log_densities(gaussians: Gaussians, like: Array, axes: tuple[int, ...]) -> l
 def _positions_and_means(
     gaussians: Gaussians, like: Array, axes: tuple[int, ...]
 ) -> list[tuple[Array, Array]]:
-    """For each axis its positions and the mean, which is 0 for points that are not labelled."""
+    """The positions of each axis and the mean along it, 0 for points without a label."""
     assert gaussians.means is not None
     pairs = []
     for i, x in enumerate(moments.aligned_positions(like, gaussians.positions, axes)):
