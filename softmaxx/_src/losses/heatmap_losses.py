@@ -1,4 +1,4 @@
-"""How far a choice over a map is from a Gaussian, or from its spread."""
+"""Losses of a choice over a map: how far it is from a Gaussian, or its spread from σ."""
 
 import math
 from functools import partial
@@ -23,25 +23,31 @@ def variance_loss(
     positions: Positions = None,
     where: ArrayLike | None = None,
 ) -> Array:
-    r"""Computes Σ (Var − σ²)² over the axes of a choice, which asks for peaks of standard deviation σ along each.
+    r"""Computes Σ (Var − σ²)² over the axes of a choice.
+
+    It asks for peaks of standard deviation σ along each axis.
 
     Args:
       choice: a distribution along the axis, `[..., n]`, from `softmax` or another choice.
-      sigma: σ ≥ 0 in units of the positions, a number, one for each choice, `[..., 1]`, or a tuple of one for each axis.
+      sigma: σ ≥ 0 in units of the positions. A number, one for each choice, `[..., 1]`, or a tuple
+        of one for each axis.
       axis: the axis of the choice, or a tuple of axes of a joint choice.
-      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
-      where: booleans that broadcast to `[...]`, which maps count: with False the loss is 0 and has no gradient.
+      positions: the values of the axis instead of the indices from 0. See `expected_index`.
+      where: booleans that broadcast to `[...]`: the maps to count. With False the loss is 0 and has
+        no gradient.
 
     Returns:
-      `[...]`, one number for each choice, in the choice's dtype, summed in at least float32. Units: the fourth power of those
-      of the positions.
+      `[...]`, one number for each choice, in the choice's dtype, summed in at least float32. Units:
+      the fourth power of those of the positions.
 
     Limits:
-      A one-hot choice gives Σσ⁴. Two peaks may have the variance of one that is wide: `kl_to_gaussian` tells them apart.
+      A one-hot choice gives Σσ⁴. Two peaks may have the variance of a wide one: `kl_to_gaussian`
+      tells them apart.
 
     Raises:
-      TypeError: a choice or positions that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; positions or sigma that do not fit; a negative sigma.
+      TypeError: the choice or positions are not real numbers, or `where` is not boolean.
+      ValueError: an axis is out of range, repeated or empty; positions or sigma do not fit; sigma
+        is negative.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -75,31 +81,35 @@ def kl_to_gaussian(
     positions: Positions = None,
     where: ArrayLike | None = None,
 ) -> Array:
-    r"""Computes the Kullback–Leibler divergence Σ p·log(p/q) of a choice from a Gaussian q at its target.
+    r"""Computes the Kullback–Leibler divergence Σ p·log(p/q) of a choice p from a Gaussian q.
 
-    q_i ∝ exp(−Σ(x_i − t)²/(2σ²)), normalised over the entries of the map. Its logarithm is exact, so that the loss is finite
-    and has a gradient however far from the target the choice is.
+    q_i ∝ exp(−Σ(x_i − t)²/(2σ²)) for the target t, normalised over the entries of the map. Its
+    logarithm is exact. So the loss is finite and has a gradient, however far from the target the
+    choice is.
 
     Args:
       choice: a distribution along the axis, `[..., n]`, from `softmax` or another choice.
-      targets: the centre t of the Gaussian in units of the positions, `[...]` for a single axis, `[..., d]` for a tuple of d
-        axes, in the order listed.
-      sigma: σ > 0 in units of the positions, a number, one for each choice, `[..., 1]`, or a tuple of one for each axis.
+      targets: the centre t of the Gaussian in units of the positions: `[...]` for a single axis,
+        `[..., d]` for a tuple of d axes, in the order listed.
+      sigma: σ > 0 in units of the positions. A number, one for each choice, `[..., 1]`, or a tuple
+        of one for each axis.
       axis: the axis of the choice, or a tuple of axes of a joint choice.
-      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
-      where: booleans that broadcast to `[...]`, which points are labelled: with False the loss is 0 and has no gradient,
-        whatever the target holds, nan included.
+      positions: the values of the axis instead of the indices from 0. See `expected_index`.
+      where: booleans that broadcast to `[...]`: the labelled points. With False the loss is 0 and
+        has no gradient, whatever the target holds, nan included.
 
     Returns:
-      `[...]`, one number for each choice, at least 0, in the choice's dtype, summed in at least float32. Units: nats.
+      `[...]`, one number for each choice, at least 0. The dtype is that of the choice, summed in at
+      least float32. Units: nats.
 
     Limits:
-      0 where the choice is the Gaussian. Entries of the choice that are exactly 0 have no derivative of p·log p.
+      The loss is 0 if the choice is the Gaussian. Entries of the choice that are exactly 0 have no
+      derivative of p·log p.
 
     Raises:
-      TypeError: a choice, targets or positions that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; positions, targets or sigma that do not fit; a sigma
-        that is not positive.
+      TypeError: the choice, targets or positions are not real numbers, or `where` is not boolean.
+      ValueError: an axis is out of range, repeated or empty; positions, targets or sigma do not
+        fit; sigma is not positive.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -120,7 +130,7 @@ def kl_to_gaussian(
 def _kl_to_gaussian(choice: Array, gaussians: Gaussians, axes: tuple[int, ...]) -> Array:
     p = _labelled_choice(choice, gaussians.where, axes)
     loss = elementary.x_log_x(p).sum(axes, keepdims=True)
-    # log q is a sum over the axes, so that the marginals of the choice are enough.
+    # log q is a sum over the axes, so the marginals of the choice are enough.
     log_q = gaussian_heatmap.log_densities(gaussians, p, axes)
     pairs = moments.marginals(p, gaussians.positions, axes)
     for along, (marginal, _) in zip(log_q, pairs, strict=True):
@@ -137,31 +147,35 @@ def js_to_gaussian(
     positions: Positions = None,
     where: ArrayLike | None = None,
 ) -> Array:
-    r"""Computes the Jensen–Shannon divergence, ½KL(p‖m) + ½KL(q‖m) with m = (p + q)/2, of a choice and a Gaussian q.
+    r"""Computes the Jensen–Shannon divergence ½KL(p‖m) + ½KL(q‖m) of a choice p and a Gaussian q.
 
-    q_i ∝ exp(−Σ(x_i − t)²/(2σ²)), normalised over the entries of the map.
+    Here m = (p + q)/2, and q_i ∝ exp(−Σ(x_i − t)²/(2σ²)) for the target t, normalised over the
+    entries of the map.
 
     Args:
       choice: a distribution along the axis, `[..., n]`, from `softmax` or another choice.
-      targets: the centre t of the Gaussian in units of the positions, `[...]` for a single axis, `[..., d]` for a tuple of d
-        axes, in the order listed.
-      sigma: σ > 0 in units of the positions, a number, one for each choice, `[..., 1]`, or a tuple of one for each axis.
+      targets: the centre t of the Gaussian in units of the positions: `[...]` for a single axis,
+        `[..., d]` for a tuple of d axes, in the order listed.
+      sigma: σ > 0 in units of the positions. A number, one for each choice, `[..., 1]`, or a tuple
+        of one for each axis.
       axis: the axis of the choice, or a tuple of axes of a joint choice.
-      positions: the values of the axis instead of 0, 1, 2, …; see `expected_index`.
-      where: booleans that broadcast to `[...]`, which points are labelled: with False the loss is 0 and has no gradient,
-        whatever the target holds, nan included.
+      positions: the values of the axis instead of the indices from 0. See `expected_index`.
+      where: booleans that broadcast to `[...]`: the labelled points. With False the loss is 0 and
+        has no gradient, whatever the target holds, nan included.
 
     Returns:
-      `[...]`, one number for each choice, from 0 to log 2, in the choice's dtype, summed in at least float32. Units: nats.
+      `[...]`, one number for each choice, from 0 to log 2. The dtype is that of the choice, summed
+      in at least float32. Units: nats.
 
     Limits:
-      0 where the choice is the Gaussian, log 2 where they have nothing in common, and there almost no gradient: combine it with
-      `coordinate_loss`. Entries of the choice that are exactly 0 have no derivative of p·log p.
+      The loss is 0 if the choice is the Gaussian. It is log 2 if they have nothing in common. There
+      it has almost no gradient: combine it with `coordinate_loss`. Entries of the choice that are
+      exactly 0 have no derivative of p·log p.
 
     Raises:
-      TypeError: a choice, targets or positions that are not real numbers, or a `where` that is not boolean.
-      ValueError: an axis that is out of range, repeated or empty; positions, targets or sigma that do not fit; a sigma
-        that is not positive.
+      TypeError: the choice, targets or positions are not real numbers, or `where` is not boolean.
+      ValueError: an axis is out of range, repeated or empty; positions, targets or sigma do not
+        fit; sigma is not positive.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -170,8 +184,9 @@ def js_to_gaussian(
       0.6931 0.6931
 
     Reference:
-      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018; Lin, Divergence
-      Measures Based on the Shannon Entropy, IEEE Transactions on Information Theory 1991.
+      Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018; Lin,
+      Divergence Measures Based on the Shannon Entropy, IEEE Transactions on Information Theory
+      1991.
     """
     return _js_to_gaussian(
         *_checked("js_to_gaussian", choice, targets, sigma, axis, positions, where)
@@ -180,7 +195,8 @@ def js_to_gaussian(
 
 @partial(jax.jit, static_argnames="axes")
 def _js_to_gaussian(choice: Array, gaussians: Gaussians, axes: tuple[int, ...]) -> Array:
-    # ½Σ p·log(p/m) + q·log(q/m) with p·log p in one piece: the quotients and their derivatives overflow where both are small.
+    # ½Σ p·log(p/m) + q·log(q/m) with p·log p in one piece. The quotients and their derivatives
+    # overflow where p and q are both small.
     p, h = _labelled_choice(choice, gaussians.where, axes), elementary.x_log_x
     log_q = gaussian_heatmap.log_densities(gaussians, p, axes)
     q = jnp.exp(sum(log_q[1:], log_q[0]))
@@ -192,7 +208,7 @@ def _js_to_gaussian(choice: Array, gaussians: Gaussians, axes: tuple[int, ...]) 
 def _checked(
     function: str, choice, targets, sigma, axis, positions, where
 ) -> tuple[Array, Gaussians, tuple[int, ...]]:
-    """The choice, the Gaussians to compare it with, and the axes; without targets they have no means."""
+    """The choice, its Gaussians and the axes. Without targets the Gaussians have no means."""
     choice = checks.arguments.real_array(function, "choice", choice)
     axes, joint = checks.arguments.axes_of(function, axis, choice.shape), isinstance(axis, tuple)
     positions = checks.heatmaps.positions(function, positions, axis, axes, choice.shape)
@@ -210,7 +226,7 @@ def _checked(
 
 
 def _labelled_choice(choice: Array, where: ArrayLike | None, axes: tuple[int, ...]) -> Array:
-    """The choice in its working dtype; zeros where there is no label, whatever it holds."""
+    """The choice in its working dtype. Without a label it is 0, whatever it holds."""
     p = dtypes.working(choice)
     if where is None:
         return p
@@ -221,7 +237,7 @@ def _labelled_choice(choice: Array, where: ArrayLike | None, axes: tuple[int, ..
 def _labelled_losses(
     loss: Array, choice: Array, where: ArrayLike | None, axes: tuple[int, ...]
 ) -> Array:
-    """The losses `[...]` in the choice's dtype; 0 where there is no label."""
+    """The losses `[...]` in the choice's dtype, 0 without a label."""
     loss = elementary.lift_rounding_to_zero(loss)
     slices = [1 if i in axes else n for i, n in enumerate(choice.shape)]
     loss = lax.squeeze(jnp.broadcast_to(loss, slices), axes)
