@@ -24,34 +24,38 @@ def linear_entmax_loss(
     temperature: Number = 1.0,
     block_size: int = 1024,
 ) -> Array:
-    r"""Computes `entmax_loss(features @ weights, labels)` without ever holding the scores of all classes.
+    r"""Computes `entmax_loss(features @ weights, labels)` without an array of all scores.
 
-    The scores are computed block by block, in each pass that needs them: forward once for α = 1, two or three times for α = 1.5
-    and 2, and once more in the backward pass, which adds (p − one-hot)·weightsᵀ and featuresᵀ·(p − one-hot) of each block.
+    The scores are computed block by block, anew in each pass. Forward α = 1 needs one pass, α = 1.5
+    and 2 two or three. The backward pass is one more. It adds (p − one-hot)·weightsᵀ and
+    featuresᵀ·(p − one-hot) of each block.
 
     Args:
-      features: real numbers `[..., d]`, the input of the last layer; for a bias append a feature of ones.
+      features: real numbers `[..., d]`, the input of the last layer. For a bias append a feature of
+        ones.
       weights: `[d, n]`, the kernel of the last layer (transpose an embedding table `[n, d]`).
       labels: integers 0 ≤ y < n, `[...]`.
-      alpha: 1, 1.5 or 2, a Python number; α = 1 is cross-entropy.
-      temperature: T > 0 of the scores, a number or an array that broadcasts to the labels with a last axis of 1, `[..., 1]`; it
-        may be traced and differentiated.
-      block_size: how many classes at a time; some fewer where that cuts n evenly. The memory is that of a few arrays
-        `[..., block_size]` and of two copies of the weights.
+      alpha: 1, 1.5 or 2, a Python number. α = 1 is cross-entropy.
+      temperature: T > 0 of the scores. A number, or an array `[..., 1]` that broadcasts to the
+        labels with a last axis of 1. It may be traced and differentiated.
+      block_size: the number of classes at a time, or some fewer to cut n evenly. The memory is that
+        of a few arrays `[..., block_size]` and of two copies of the weights.
 
     Returns:
-      `[...]`, the exact loss of each row, at least 0, in the dtype of features @ weights and summed in at least float32.
+      `[...]`, the exact loss of each row, at least 0. The dtype is that of features @ weights,
+      summed in at least float32.
 
     Limits:
-      A negative label is ignored: 0 and no gradient. A label ≥ n gives nan. Derivatives in both modes and of second order,
-      each by further passes. Half-precision features are multiplied as they are at T = 1, and in float32 at any other. The
-      class axis stays on one device: for a vocabulary over several, `entmax_loss` of the sharded scores gathers nothing.
+      A negative label is ignored: 0 and no gradient. A label ≥ n gives nan. Derivatives exist in
+      both modes and of second order, each by further passes. Half-precision features are multiplied
+      as they are at T = 1, and in float32 at any other. The class axis stays on one device. For a
+      vocabulary over several devices take `entmax_loss` of the sharded scores: it gathers nothing.
 
     Raises:
-      TypeError: features or weights that are not real numbers; labels that are not integers; an alpha that is not a Python
-        number.
-      ValueError: shapes that do not fit; another alpha; a block_size < 1; a temperature that is not positive (if it is traced,
-        the result is nan instead).
+      TypeError: features or weights are not real numbers; labels are not integers; alpha is not a
+        Python number.
+      ValueError: shapes do not fit; alpha is another number; block_size < 1; the temperature is not
+        positive. A traced one gives nan instead.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -60,8 +64,8 @@ def linear_entmax_loss(
       [0. 2.]
 
     Reference:
-      Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024 (for cross-entropy); Peters, Niculae and
-      Martins, Sparse Sequence-to-Sequence Models, ACL 2019 (the loss).
+      Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024 (for cross-entropy);
+      Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, ACL 2019 (the loss).
     """
     function = "linear_entmax_loss"
     features = checks.arguments.real_array(function, "features", features)
@@ -80,7 +84,7 @@ def linear_entmax_loss(
 
 
 def _power(function: str, alpha: float) -> Power:
-    """The power of an α whose scores need not be solved all at once."""
+    """The power of an α that can be solved block by block."""
     if not isinstance(alpha, int | float | np.generic):
         raise TypeError(
             f"{function}: alpha is not a Python number; pass 1, 1.5 or 2, or the scores to entmax_loss."
@@ -99,8 +103,8 @@ def _linear_entmax_loss(features, weights, labels, temperature, *, power, block_
     if temperature is None:
         lost = _loss(blocked(features, weights, block_size), label, power)
     else:
-        # T·loss(x/T), with the features divided instead of the scores. Half-precision features become float32, and so are
-        # not rounded again.
+        # T·loss(x/T), with the features divided instead of the scores. Half-precision features
+        # become float32, and so are not rounded again.
         temperature = dtypes.in_dtype_and_rank_of(temperature, features)
         temperature = jnp.where(temperature > 0, temperature, jnp.nan)
         scaled = features.astype(temperature.dtype) / temperature
@@ -125,7 +129,8 @@ def _loss(layer: BlockedLayer, label: Array, power: Power) -> Array:
 
 @_loss.defjvp
 def _loss_jvp(power, primals, tangents):
-    # loss' = ⟨p − y, dx⟩ with x = features·weights, so that dx = dfeatures·weights + features·dweights (Danskin).
+    # loss' = ⟨p − y, dx⟩ (Danskin). From x = features·weights follows
+    # dx = dfeatures·weights + features·dweights.
     layer, label = primals
     solved = _solve(layer, label, power)
     tau = _threshold_of(layer, solved, power)
@@ -145,7 +150,7 @@ def _threshold_of(layer: BlockedLayer, solved: _Solved, power: Power) -> Array:
 
 @_threshold_of.defjvp
 def _threshold_of_jvp(power, primals, tangents):
-    # Σφ(x − τ) = 1 for all scores, so that τ' = ⟨w, dx⟩/Σw with w = φ'.
+    # Σφ(x − τ) = 1 for all scores, so τ' = ⟨w, dx⟩/Σw with w = φ'.
     layer, solved = primals
     tau = _threshold_of(layer, solved, power)
 
@@ -177,7 +182,7 @@ def _score_of(x: Array, index: Array, label: Array) -> Array:
 
 
 def _log_sum_exp(layer: BlockedLayer, label: Array, one: Array) -> _Solved:
-    """One pass: exponentials are measured from the largest score so far, and scaled when it rises."""
+    """One pass. Exponentials are measured from the largest score so far, and scaled as it rises."""
 
     def body(carry, block, index):
         score, peak, total = carry
@@ -192,7 +197,7 @@ def _log_sum_exp(layer: BlockedLayer, label: Array, one: Array) -> _Solved:
 
 
 def _by_support(layer: BlockedLayer, label: Array, one: Array, power: Power) -> _Solved:
-    """One pass bounds the threshold by the two largest scores of many groups; more passes find it."""
+    """One pass bounds the threshold by the two largest scores of many groups. Others find it."""
     axis = one.ndim - 1
     score, level = _groups(layer, label, one)
     peak, levels = pyramid.peak_and_levels(level, (axis,))
@@ -208,7 +213,7 @@ def _by_support(layer: BlockedLayer, label: Array, one: Array, power: Power) -> 
 
 
 def _groups(layer: BlockedLayer, label: Array, one: Array) -> tuple[Array, tuple[Array, ...]]:
-    """The score of the label, and the two largest scores of each group of classes, `[..., groups]`."""
+    """The score of the label, and the two largest of each group of classes, `[..., groups]`."""
     axis, (count, _, size) = one.ndim - 1, layer.blocks.shape
     groups = reductions.largest_divisor(size, max(1, size // count))
     finer = groups * reductions.largest_divisor(size // groups, 8)
@@ -216,7 +221,7 @@ def _groups(layer: BlockedLayer, label: Array, one: Array) -> tuple[Array, tuple
     def body(score, block, index):
         x = layer.scores(block, index)
         largest = (x,)
-        # In two steps: a last axis as short as the groups are few would not be vectorised.
+        # In two steps: the groups are few, and so short a last axis would not be vectorised.
         for number in (finer, groups):
             parts = [part.reshape(*one.shape[:-1], -1, number) for part in largest]
             largest = pyramid.two_largest(parts, axis)
