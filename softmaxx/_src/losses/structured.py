@@ -14,29 +14,36 @@ from softmaxx._src.oracles import row_oracle
 
 
 def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
-    r"""Makes the loss F(θ) + Ω(y) − ⟨θ, y⟩ of scores θ and targets y, for a smoothed max F with the conjugate Ω.
+    r"""Makes the loss F(θ) + Ω(y) − ⟨θ, y⟩ of scores θ and targets y from a smoothed max F.
 
-    It is convex in the scores, its gradient there is `smooth.argmax(scores) − targets`, and it is least where the argmax is
-    the target: the oracle is trained by its answers alone, without a derivative through it.
+    Ω is the conjugate of F. The loss is convex in the scores. Its gradient in them is
+    `smooth.argmax(scores) − targets`. The loss is least if the argmax is the target. So the oracle
+    is trained by its answers alone, without a derivative through it.
 
     Args:
-      smooth: a `SmoothMax` pair: `entropic()`, `euclidean()`, `tsallis(alpha)`, or what `regularized` and `perturbed` make.
+      smooth: a `SmoothMax` pair: `entropic()`, `euclidean()`, `tsallis(alpha)`, or what
+        `regularized` and `perturbed` make.
 
     Returns:
-      `loss(scores, targets, *args, **kwargs)`, one number for each instance; targets, in the scores' shape, are points of the
-      choice set or of its hull, and args and keywords such as `key=` go to `smooth`.
-      For `entropic`, `euclidean` and `tsallis` it is `entmax_loss` along their axis: one number for each choice of a batch, and
-      integer labels are targets too. For `regularized` and `perturbed` it is of one instance: for a batch use `jax.vmap`.
-      Where `smooth.penalty` is known the loss is at least 0, and 0 at the optimum (up to the Monte-Carlo error, for
-      `perturbed(one_hot_argmax, noise=gumbel)`). Where it is None, as for every other `perturbed`, the constant Ω(y) is left
-      out: the gradient in the scores is the same, the value may be negative, the gradient in the targets is −scores alone.
+      `loss(scores, targets, *args, **kwargs)`, one number for each instance. Targets have the
+      scores' shape, and are points of the choice set or of its hull. Args and keywords such as
+      `key=` go to `smooth`.
+      For `entropic`, `euclidean` and `tsallis` it is `entmax_loss` along their axis, one number for
+      each choice of a batch. Integer labels are targets too. For `regularized` and `perturbed` it
+      is of one instance: for a batch use `jax.vmap`.
+      If `smooth.penalty` is known, the loss is at least 0, and 0 at the optimum. For
+      `perturbed(one_hot_argmax, noise=gumbel)` this holds up to the Monte-Carlo error. If the
+      penalty is None, as for every other `perturbed`, the constant Ω(y) is left out. The gradient
+      in the scores is the same. The value may be negative. The gradient in the targets is −scores
+      alone.
 
     Limits:
-      A score of −inf with a target of 0 counts 0. As the noise goes to zero, the loss becomes the perceptron's.
+      A score of −inf with a target of 0 counts 0. As the noise goes to zero, the loss becomes the
+      perceptron's.
 
     Raises:
-      TypeError: what is no `SmoothMax`.
-      ValueError: targets that do not look like the scores; what `smooth` raises.
+      TypeError: `smooth` is no `SmoothMax`.
+      ValueError: targets do not look like the scores; what `smooth` raises.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -47,8 +54,8 @@ def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
       0.4
 
     Reference:
-      Blondel, Martins and Niculae, Learning with Fenchel-Young Losses, JMLR 2020; Berthet et al., Learning with
-      Differentiable Perturbed Optimizers, NeurIPS 2020, section 4.
+      Blondel, Martins and Niculae, Learning with Fenchel-Young Losses, JMLR 2020; Berthet et al.,
+      Learning with Differentiable Perturbed Optimizers, NeurIPS 2020, section 4.
     """
     if not isinstance(smooth, SmoothMax):
         kind = type(smooth).__name__
@@ -69,24 +76,27 @@ def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
 
 
 def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
-    r"""Makes the SPO+ loss max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ of predicted scores θ and true scores t.
+    r"""Makes the SPO+ loss max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ of scores θ and true ones t.
 
-    It is a convex upper bound of the regret ⟨t, y(t)⟩ − ⟨t, y(θ)⟩ of deciding by θ, with the subgradient 2(y(2θ − t) − y(t)).
+    θ is predicted, and y(t) is the oracle's answer to t. The loss is a convex upper bound of the
+    regret ⟨t, y(t)⟩ − ⟨t, y(θ)⟩ of deciding by θ. Its subgradient is 2(y(2θ − t) − y(t)).
 
     Args:
-      oracle: `(scores, *args)` → the vertex that maximises ⟨scores, y⟩, in the scores' shape; it needs no derivative.
+      oracle: `(scores, *args)` → the vertex y with the largest ⟨scores, y⟩, in the scores' shape.
+        It needs no derivative.
 
     Returns:
-      `loss(scores, targets, *args)`, a number; targets are the true scores (for costs c and predicted costs ĉ pass −ĉ and −c).
-      The oracle is asked for two rows, at once. For a batch use `jax.vmap`.
+      `loss(scores, targets, *args)`, a number. Targets are the true scores. For costs c and
+      predicted costs ĉ pass −ĉ and −c. The oracle is asked for two rows at once. For a batch use
+      `jax.vmap`.
 
     Limits:
-      0 at scores = targets. A target of −inf is a choice that is not allowed, whatever its score. Where the maximiser is not
-      unique, the subgradient is that of the vertex which the oracle takes.
+      0 at scores = targets. A target of −inf forbids its choice, whatever the score. If the
+      maximiser is not unique, the subgradient is that of the oracle's vertex.
 
     Raises:
-      TypeError: an oracle that is not callable or does not return floating arrays.
-      ValueError: targets that do not look like the scores, or an oracle whose output does not.
+      TypeError: the oracle is not callable or does not return floating arrays.
+      ValueError: targets or the oracle's output do not look like the scores.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -95,17 +105,18 @@ def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
       5.0
 
     Reference:
-      Elmachtoub and Grigas, Smart "Predict, then Optimize", Management Science 2022, definition 3 and proposition 3.
+      Elmachtoub and Grigas, Smart "Predict, then Optimize", Management Science 2022, definition 3
+      and proposition 3.
     """
     checks.oracles.oracle("spo_plus_loss", oracle)
 
     def loss(scores: Tree, targets: Tree, *args: Any) -> Array:
         scores, targets, dtype = _working("spo_plus_loss", scores, targets)
-        # A target of −inf is a choice that is not allowed.
+        # A target of −inf forbids its choice.
         shifted = jax.tree.map(lambda x, t: jnp.where(t == -jnp.inf, t, 2 * x - t), scores, targets)
         answers = _two_answers(oracle, shifted, targets, args)
-        # max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ = ⟨2θ − t, y(2θ − t) − y(t)⟩, and no derivative of the scores passes
-        # through the answers (Danskin).
+        # max_y ⟨2θ − t, y⟩ − 2⟨θ, y(t)⟩ + ⟨t, y(t)⟩ = ⟨2θ − t, y(2θ − t) − y(t)⟩. No derivative of
+        # the scores passes through the answers (Danskin).
         return trees.inner(shifted, jax.tree.map(lambda y: y[0] - y[1], answers)).astype(dtype)
 
     return loss
@@ -113,7 +124,7 @@ def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
 
 @partial(jax.jit, static_argnums=0)
 def _two_answers(oracle: Oracle, shifted: Tree, targets: Tree, args: tuple) -> Tree:
-    """What the oracle answers to both, `[2, ...]`, asked at once; the oracle is traced once."""
+    """The oracle's answers to both, `[2, ...]`, asked at once. The oracle is traced once."""
     function = "spo_plus_loss"
     one = checks.oracles.shapes_of_answer(function, oracle, shifted, args)
     checks.oracles.like_scores(function, one, shifted)
