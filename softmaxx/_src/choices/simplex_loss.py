@@ -1,4 +1,4 @@
-"""The loss that belongs to a Tsallis entropy, of labels and of distributions."""
+"""The loss of a Tsallis entropy, for labels and for distributions."""
 
 import math
 from functools import partial
@@ -15,7 +15,7 @@ from softmaxx._src.core.types import Array
 
 
 def loss(function: str, scores, targets, alpha, axis, where, temperature) -> Array:
-    """The loss of labels or of distributions; its errors are told in the name of `function`."""
+    """The loss of labels or distributions. Errors are told in the name of `function`."""
     scores, axes, power = simplex.checked(function, scores, alpha, axis, where, temperature)
     targets, labelled = checks.targets.labels_or_distributions(
         function, targets, scores.shape, axes
@@ -35,9 +35,10 @@ def _loss(scores, targets, where, alpha, temperature, *, power, axes, labelled) 
 def of_labels(
     problem: Problem, labels: Array, power: Power, axes: tuple[int, ...]
 ) -> tuple[Array, Array]:
-    """F − x_y for the class y, `[..., 1]`, nan for a y that is none; and which slices count.
+    """F − x_y for the class y, `[..., 1]`, and whether the slice counts.
 
-    Those do not whose y is negative, or in which nothing may be chosen.
+    A y beyond the classes gives nan. A slice does not count if y is negative, or if nothing may be
+    chosen in it.
     """
     scores, peak = problem.scores, problem.solved.peak
     label = lax.expand_dims(labels, sorted(axes))
@@ -51,7 +52,7 @@ def of_labels(
 def of_distributions(
     problem: Problem, targets: Array, power: Power, axes: tuple[int, ...]
 ) -> tuple[Array, Array]:
-    """F + Ω(y) − ⟨x, y⟩ for a y of sum 1, `[..., 1]`; and which slices count.
+    """F + Ω(y) − ⟨x, y⟩ for a y of sum 1, `[..., 1]`, and whether the slice counts.
 
     For another sum it is Σy times the loss of y/Σy.
     """
@@ -68,7 +69,7 @@ def of_distributions(
 
 
 def _below_peak(x: Array, peak: Array) -> Array:
-    """x less the largest score, which has no derivative."""
+    """x less the largest score. The latter has no derivative."""
     return jnp.where((x == peak) & jnp.isinf(peak), 0, x - peak)
 
 
@@ -89,7 +90,8 @@ def _score_of(
 
 @_score_of.defjvp
 def _score_of_jvp(axes, primals, tangents):
-    # Written as a sum, so that its transpose is a select that fuses with the choice, and not a scatter into zeros.
+    # Written as a sum: its transpose is a select that fuses with the choice, and not a scatter into
+    # zeros.
     scores, label, peak, counts = primals
     at = _is_labelled(scores, label, axes) & counts
     return _score_of(*primals, axes), jnp.where(at, tangents[0].astype(peak.dtype), 0).sum(
