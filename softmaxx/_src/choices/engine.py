@@ -24,7 +24,7 @@ Step = Callable[[Array, Array], tuple[Array, Array, Array]]
 ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
 _COARSE_ERROR = 1e-2  # of Σφ, where a start is all that is wanted
-_MOST_PASSES = 80  # more than any n needs: two thresholds that rounding cannot tell apart end here
+_MOST_PASSES = 80  # more than any n needs: ends what rounding cannot tell apart
 _BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
 
 
@@ -103,7 +103,9 @@ def _advance(step: Step, tolerance: float | Array, state: _State) -> _State:
     moves = (error > tolerance) & (reach > 4 * jnp.finfo(tau.dtype).eps * abs(tau))
     if bracket is not None:
         moves &= target != tau
-    goes_on = jnp.any(moves) & (passes < _MOST_PASSES)
+    goes_on = jnp.any(moves)
+    if bracket is None:  # a bracket shrinks until the loop ends, and may be 1e38 wide
+        goes_on &= passes < _MOST_PASSES
     return _State(Root(jnp.where(moves, target, tau), delta, total), bracket, goes_on, passes + 1)
 
 
