@@ -1,4 +1,4 @@
-"""Ranks and grid paths against brute force, and expected ranks against their closed forms."""
+"""Ranks and grid paths against brute force."""
 
 from itertools import permutations, product
 
@@ -9,8 +9,7 @@ import pytest
 from contracts import scores_of
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jax.test_util import check_grads
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
 import softmaxx as sx
 
@@ -56,9 +55,8 @@ def test_ranking_semantics(n):
         (2, ValueError, "axis=2 is out of range"),
         ((0, 1), TypeError, r"axis=\(0, 1\) is not an int; pass one axis"),
     ]:
-        for function in [sx.ranking, sx.expected_ranking]:
-            with pytest.raises(error, match=f"^{function.__name__}: {said}"):
-                function(scores, axis=axis)
+        with pytest.raises(error, match=f"^ranking: {said}"):
+            sx.ranking(scores, axis=axis)
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
@@ -71,84 +69,6 @@ def test_ranking_keeps_the_sharding_of_a_batch(kind):
             out = jax.jit(sx.ranking)(placed)
             assert out.sharding.is_equivalent_to(placed.sharding, 2)
         np.testing.assert_array_equal(out, sx.ranking(scores))
-
-
-# expected_ranking
-
-
-@pytest.mark.parametrize(
-    ("name", "cdf"),
-    [("normal", lambda t: norm.cdf(t / np.sqrt(2))), ("gumbel", lambda t: 1 / (1 + np.exp(-t)))],
-)
-def test_expected_ranks_have_their_closed_form_and_derivatives(name, cdf):
-    scores, sigma, noise = (
-        np.asarray(scores_of((3, 6))),
-        np.array([[0.5], [1.0], [2.0]]),
-        getattr(sx, name),
-    )
-    below = cdf((scores[:, :, None] - scores[:, None, :]) / sigma[:, :, None])
-    expected = 1 + below.sum(-1) - 0.5
-    out = sx.expected_ranking(jnp.asarray(scores), sigma=jnp.asarray(sigma), noise=noise)
-    np.testing.assert_allclose(out, expected, rtol=1e-13)
-    np.testing.assert_allclose(out.sum(-1), 21, rtol=1e-13)
-    along = sx.expected_ranking(
-        jnp.asarray(scores.T), sigma=jnp.asarray(sigma.T), noise=noise, axis=0
-    )
-    np.testing.assert_allclose(along, expected.T, rtol=1e-13)
-    check_grads(
-        lambda x, s: sx.expected_ranking(x, sigma=s, noise=noise),
-        (jnp.asarray(scores), jnp.asarray(sigma)),
-        order=2,
-    )
-
-
-def test_expected_ranks_are_what_samples_estimate():
-    scores = scores_of((4,))
-    for noise in [sx.normal, sx.gumbel]:
-        smooth = sx.perturbed(sx.ranking, num_samples=4096, sigma=0.7, noise=noise)
-        error = sx.standard_error(smooth).argmax(scores, key=jax.random.key(0))
-        difference = smooth.argmax(scores, key=jax.random.key(0)) - sx.expected_ranking(
-            scores, sigma=0.7, noise=noise
-        )
-        assert (abs(difference) <= 5 * error).all()
-
-
-def test_expected_ranking_limits():
-    scores = jnp.array([0.0, 2.0, 2.0, -jnp.inf, jnp.inf])
-
-    def ranks(x, sigma):
-        return sx.expected_ranking(x, sigma=sigma)
-
-    np.testing.assert_array_equal(ranks(scores, 0.0), [2, 3.5, 3.5, 1, 5])
-    for sigma in [0.0, 1e-30, 1.0]:
-        for jacobian in jax.jacrev(ranks, argnums=(0, 1))(scores, sigma):
-            assert np.isfinite(jacobian).all()
-    assert not jax.jacrev(ranks)(scores, 0.0).any()
-    assert not jax.jacrev(ranks)(scores, 1.0)[:, 3:].any()
-    for sigma in [0.1, 1e-30]:  # float32 has no 1/σ² of the second
-        for jacobian in jax.jacrev(ranks, argnums=(0, 1))(
-            scores.astype(np.float32), jnp.float32(sigma)
-        ):
-            assert np.isfinite(jacobian).all()
-    assert all(
-        np.isfinite(leaf).all()
-        for leaf in jax.tree.leaves(jax.hessian(ranks, argnums=(0, 1))(scores, 0.1))
-    )
-    assert np.isnan(ranks(scores.at[0].set(jnp.nan), 1.0)).all()
-    assert np.isnan(jax.jit(ranks)(scores, -1.0)).all()
-    for dtype in DTYPES:
-        assert ranks(scores.astype(dtype), 1.0).dtype == dtype
-    with pytest.raises(
-        TypeError,
-        match=r"expected_ranking: the noise has no difference.*sx.perturbed\(sx.ranking\)",
-    ):
-        sx.expected_ranking(scores, noise=sx.laplace)
-    with pytest.raises(
-        TypeError, match=r"expected_ranking: the noise does not add to the scores; estimate"
-    ):
-        sx.expected_ranking(scores, noise=sx.log_normal._replace(difference=jax.nn.sigmoid))
-    with pytest.raises(ValueError, match="expected_ranking: sigma=-1 is below 0"):
-        sx.expected_ranking(scores, sigma=-1.0)
 
 
 # best_grid_path

@@ -299,16 +299,17 @@ def test_an_oracle_that_closes_over_a_traced_value_is_told_to_take_it_as_an_argu
         smooth = sx.perturbed(lambda scores: gate * sx.softmax(scores), num_samples=16)
         return smooth.argmax(SCORES, key=KEY).sum()
 
+    told = (
+        "closes over a traced value.*after the scores, "
+        r"and write the oracle as \(scores, data\)"
+    )
     for transformed in [
         jax.grad(loss),
         jax.jit(loss),
         jax.jit(jax.grad(loss)),
         lambda gate: jax.vmap(loss)(gate[None]),
     ]:
-        with pytest.raises(
-            TypeError,
-            match=r"closes over a traced value.*after the scores, and write the oracle as \(scores, data\)",
-        ):
+        with pytest.raises(TypeError, match=told):
             transformed(jnp.asarray(1.3))
     smooth = sx.perturbed(sx.one_hot_argmax, num_samples=16, noise=sx.gumbel)
     with jax.checking_leaks():
