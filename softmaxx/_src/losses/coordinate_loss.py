@@ -49,12 +49,14 @@ def coordinate_loss(
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
-      >>> points, targets = jnp.array([[3.0, 4.0], [1.0, 1.0]]), jnp.array([[0.0, 0.0], [jnp.nan, 1.0]])
+      >>> points = jnp.array([[3.0, 4.0], [1.0, 1.0]])
+      >>> targets = jnp.array([[0.0, 0.0], [jnp.nan, 1.0]])
       >>> print(sx.coordinate_loss(points, targets, where=jnp.array([True, False])))
       [5. 0.]
       >>> def wing(x, width=10.0, curvature=2.0):
       ...     near = width * jnp.log1p(abs(x) / curvature)
-      ...     return jnp.where(abs(x) < width, near, abs(x) - width + width * jnp.log1p(width / curvature))
+      ...     far = abs(x) - width + width * jnp.log1p(width / curvature)
+      ...     return jnp.where(abs(x) < width, near, far)
       >>> print(sx.coordinate_loss(points[:1], targets[:1], penalty=wing).round(2))
       [20.15]
 

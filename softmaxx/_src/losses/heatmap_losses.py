@@ -180,7 +180,8 @@ def js_to_gaussian(
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
       >>> one_hot = jnp.zeros(9).at[7].set(1.0)
-      >>> print(sx.js_to_gaussian(one_hot, jnp.array(0.0), sigma=0.5).round(4), jnp.log(2.0).round(4))
+      >>> loss = sx.js_to_gaussian(one_hot, jnp.array(0.0), sigma=0.5)
+      >>> print(loss.round(4), jnp.log(2.0).round(4))
       0.6931 0.6931
 
     Reference:

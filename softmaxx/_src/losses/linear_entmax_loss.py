@@ -59,7 +59,8 @@ def linear_entmax_loss(
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
-      >>> features, weights = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([[2.0, 1.0, -1.0], [0.0, 1.0, 0.0]])
+      >>> features = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> weights = jnp.array([[2.0, 1.0, -1.0], [0.0, 1.0, 0.0]])
       >>> print(sx.linear_entmax_loss(features, weights, jnp.array([0, 2]), alpha=2.0))
       [0. 2.]
 
@@ -87,12 +88,14 @@ def _power(function: str, alpha: float) -> Power:
     """The power of an α that can be solved block by block."""
     if not isinstance(alpha, int | float | np.generic):
         raise TypeError(
-            f"{function}: alpha is not a Python number; pass 1, 1.5 or 2, or the scores to entmax_loss."
+            f"{function}: alpha is not a Python number; pass 1, 1.5 or 2, or the scores to "
+            "entmax_loss."
         )
     power = powers.power_of(alpha)
     if not (power.on_support or power is Power.EXPONENTIAL):
         raise ValueError(
-            f"{function}: alpha={alpha}; pass 1, 1.5 or 2, or the scores to entmax_loss for any other."
+            f"{function}: alpha={alpha}; pass 1, 1.5 or 2, or the scores to entmax_loss for any "
+            "other."
         )
     return power
 

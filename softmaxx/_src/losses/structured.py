@@ -50,7 +50,7 @@ def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
       >>> smooth = sx.perturbed(sx.one_hot_argmax, noise=sx.gumbel, num_samples=10_000)
       >>> loss = sx.fenchel_young_loss(smooth)
       >>> scores, target = jnp.array([1.0, 2.0, 0.0]), jnp.array([0.0, 1.0, 0.0])
-      >>> print(loss(scores, target, key=jax.random.key(0)).round(1))  # here the cross-entropy, 0.41
+      >>> print(loss(scores, target, key=jax.random.key(0)).round(1))  # cross-entropy is 0.41
       0.4
 
     Reference:
@@ -60,7 +60,8 @@ def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
     if not isinstance(smooth, SmoothMax):
         kind = type(smooth).__name__
         raise TypeError(
-            f"fenchel_young_loss: smooth is a {kind}; pass a SmoothMax, such as sx.perturbed(oracle)."
+            f"fenchel_young_loss: smooth is a {kind}; pass a SmoothMax, such as "
+            "sx.perturbed(oracle)."
         )
     if smooth.loss is not None:
         return smooth.loss
@@ -101,7 +102,7 @@ def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
       >>> loss = sx.spo_plus_loss(sx.one_hot_argmax)
-      >>> print(loss(jnp.array([1.0, 2.0]), jnp.array([3.0, 0.0])))  # takes the second, which is 3 worse
+      >>> print(loss(jnp.array([1.0, 2.0]), jnp.array([3.0, 0.0])))  # it takes the worse by 3
       5.0
 
     Reference:

@@ -93,7 +93,7 @@ class _Job(NamedTuple):
 def _solve(fn: Callable[..., Any], workers: int, like: tuple, *arguments: Any) -> Tree:
     """The answers of all rows.
 
-    The axes that were mapped over lead. For arguments that are the same for all, they have length 1.
+    The axes that were mapped over lead. Arguments that are the same for all have length 1 there.
     """
     arrays, wanted = jax.tree.map(np.asarray, arguments), jax.tree.leaves(like)
     leaves = [(x, one.shape) for x, one in zip(jax.tree.leaves(arrays), wanted, strict=True)]
@@ -114,7 +114,7 @@ def _solve(fn: Callable[..., Any], workers: int, like: tuple, *arguments: Any) -
 
 
 def _parts(count: int, workers: int) -> list[tuple[int, int]]:
-    """Start and end of the rows of each worker: at least one part, empty only if there are no rows."""
+    """Start and end of the rows of each worker; a part is empty only if there are no rows."""
     ends = np.linspace(0, count, min(workers, max(1, count)) + 1).astype(int)
     return list(pairwise(ends.tolist()))
 

@@ -13,7 +13,7 @@ _PAIRWISE = 64  # up to so many entries comparing all pairs is faster than sorti
 
 
 def ranking(scores: ArrayLike, *, axis: int = -1) -> Array:
-    r"""Maximises ⟨scores, y⟩ over the permutations of 1, …, n: n at the largest score, 1 at the least.
+    r"""Maximises ⟨scores, y⟩ over the permutations of 1, …, n: n for the largest score.
 
     Args:
       scores: real numbers `[..., n]`.

@@ -40,7 +40,8 @@ def expected_index(choice: ArrayLike, *, axis: Axis = -1, positions: Positions =
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
       >>> choice = jnp.array([0.25, 0.5, 0.25])
-      >>> print(sx.expected_index(choice), sx.expected_index(choice, positions=jnp.array([10.0, 20.0, 40.0])))
+      >>> positions = jnp.array([10.0, 20.0, 40.0])
+      >>> print(sx.expected_index(choice), sx.expected_index(choice, positions=positions))
       1.0 22.5
 
     Reference:

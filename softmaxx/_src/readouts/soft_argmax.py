@@ -55,7 +55,8 @@ def soft_argmax(
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
       >>> scores = jnp.array([0.0, 1.0, 5.0, 1.0])
-      >>> print(f"{sx.soft_argmax(scores):.3f}", [f"{slope:.3f}" for slope in jax.grad(sx.soft_argmax)(scores)])
+      >>> slopes = jax.grad(sx.soft_argmax)(scores)
+      >>> print(f"{sx.soft_argmax(scores):.3f}", [f"{slope:.3f}" for slope in slopes])
       1.987 ['-0.013', '-0.017', '0.012', '0.018']
 
     Reference:
