@@ -46,6 +46,8 @@ SEVERAL = {
 def test_the_public_names_are_all_there_is():
     public = {name for name in vars(sx) if not name.startswith("_")}
     assert public == set(sx.__all__)
+    assert sx.__doc__ is not None
+    assert set(sx.__all__) <= set(re.findall(r"\w+", sx.__doc__))  # the docstring is the map
     assert len(sx.__all__) <= 63
 
 

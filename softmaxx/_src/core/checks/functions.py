@@ -63,15 +63,18 @@ def accepts(
 def elementwise(function: str, argument: str, value: Any, t: Array) -> None:
     """The function named `argument` has returned one number for each entry of t, in its dtype."""
     if not isinstance(value, jax.Array) or value.shape != t.shape or value.dtype != t.dtype:
-        got = (
-            f"{value.dtype}{list(value.shape)}"
-            if isinstance(value, jax.Array)
-            else f"a {type(value).__name__}"
-        )
+        got = dtype_and_shape(value)
         raise ValueError(
             f"{function}: {argument} returned {got} for {t.dtype}{list(t.shape)}; return numbers "
             "of that shape and dtype."
         )
+
+
+def dtype_and_shape(value: Any) -> str:
+    """How a message names what a function returned, such as float32[2, 3] or a tuple."""
+    if isinstance(value, jax.Array):
+        return f"{value.dtype}{list(value.shape)}"
+    return f"a {type(value).__name__}"
 
 
 def rises_from_zero(function: str, argument: str, phi: Any) -> None:

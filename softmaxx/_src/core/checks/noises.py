@@ -14,7 +14,7 @@ from softmaxx._src.core.types import Key, Tree
 def noise(function: str, value: Any) -> None:
     """The value has the functions of a `Noise`."""
     if not all(callable(getattr(value, name, None)) for name in ("quantile", "score", "perturb")):
-        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
+        got = _said(value)
         raise TypeError(
             f"{function}: noise is {got}; pass sx.normal, sx.gumbel or sx.Noise(quantile, score)."
         )
@@ -25,13 +25,18 @@ def noise_or_function(function: str, value: Any) -> None:
     if not callable(value) and not all(
         callable(getattr(value, name, None)) for name in ("quantile", "perturb")
     ):
-        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
+        got = _said(value)
         raise TypeError(
             f"{function}: noise is {got}; pass sx.gumbel, another sx.Noise, or a function (key, "
             "shape, dtype) as "
             "jax.random.normal."
         )
     functions.hashable(function, "noise", value)
+
+
+def _said(value: Any) -> str:
+    """How a message names what it got: a string or None as it is, anything else by its type."""
+    return repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
 
 
 def known_difference(function: str, value: Any, add: Callable) -> Callable:
@@ -88,11 +93,7 @@ def drawn_numbers(function: str, value: Any, shape: tuple[int, ...]) -> None:
         or value.shape != shape
         or not jnp.issubdtype(value.dtype, jnp.floating)
     ):
-        got = (
-            f"{value.dtype}{list(value.shape)}"
-            if isinstance(value, jax.Array)
-            else f"a {type(value).__name__}"
-        )
+        got = functions.dtype_and_shape(value)
         raise ValueError(
             f"{function}: noise returned {got}; return floating numbers of the shape asked for, "
             f"{shape}."
@@ -102,7 +103,7 @@ def drawn_numbers(function: str, value: Any, shape: tuple[int, ...]) -> None:
 def sampler(function: str, value: Any) -> None:
     """The value has the functions of a `Sampler`."""
     if not all(callable(getattr(value, name, None)) for name in ("draw", "group_size")):
-        got = repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
+        got = _said(value)
         raise TypeError(
             f"{function}: sampler is {got}; pass sx.independent, sx.sobol or sx.Sampler(draw, "
             "group_size)."

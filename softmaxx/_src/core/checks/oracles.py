@@ -156,19 +156,23 @@ def host_answer(name: str, answer: Any, rows: Any, like: Any) -> None:
             f"{jax.tree.structure(like)}."
         )
     for y, x, wanted in zip(*map(jax.tree.leaves, (answer, rows, like)), strict=True):
-        if not isinstance(y, np.ndarray):
-            raise TypeError(
-                f"host_oracle: {name} returned a {type(y).__name__}; return a NumPy array of the "
-                "scores' shape."
-            )
-        if not jnp.issubdtype(y.dtype, jnp.floating):
-            raise TypeError(
-                f"host_oracle: {name} returned {y.dtype}; return floating numbers, "
-                "y.astype(scores.dtype)."
-            )
-        if y.shape != (len(x), *wanted.shape):
-            raise ValueError(
-                f"host_oracle: {name} returned the shape {y.shape} for {len(x)} rows of scores "
-                f"{wanted.shape}; return one "
-                f"answer for each row, {(len(x), *wanted.shape)}."
-            )
+        _host_array(name, y, len(x), wanted.shape)
+
+
+def _host_array(name: str, y: Any, rows: int, shape: tuple[int, ...]) -> None:
+    """One array of the answer: floating-point numbers of this shape for each row."""
+    if not isinstance(y, np.ndarray):
+        raise TypeError(
+            f"host_oracle: {name} returned a {type(y).__name__}; return a NumPy array of the "
+            "scores' shape."
+        )
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        raise TypeError(
+            f"host_oracle: {name} returned {y.dtype}; return floating numbers, "
+            "y.astype(scores.dtype)."
+        )
+    if y.shape != (rows, *shape):
+        raise ValueError(
+            f"host_oracle: {name} returned the shape {y.shape} for {rows} rows of scores {shape}; "
+            f"return one answer for each row, {(rows, *shape)}."
+        )
