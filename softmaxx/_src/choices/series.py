@@ -48,19 +48,26 @@ def solve(
     all_equal = -jnp.expm1(-epsilon * log_n) / epsilon * 1.001 + eps
     upper = jnp.where(offset == 1, all_equal, -8 * tiny)
     steps = [step_on(level) for level in levels]
-    tau, delta, f = engine.solve(steps, lower, eps / 4, (lower, upper))
+    found = Threshold(*engine.solve(steps, lower, eps / 4, (lower, upper)), height=None)
     if not with_height:
-        return Threshold(tau, delta, f, None)
-    # The height is a convex function of τ, with the derivative 1 − Σφ. Here are its value at τ, and
-    # its Taylor series.
+        return found
+    return found._replace(height=_height(x, above, alpha, power, found, sums, axes))
+
+
+def _height(x, above, alpha, power, threshold, sums, axes) -> Array:
+    """The height of the smoothed max: its value at τ, and the Taylor series from there to τ + δ.
+
+    It is a convex function of τ, with the derivative 1 − Σφ.
+    """
+    tau, delta, f, _ = threshold
+    epsilon, offset = powers.exponent(alpha)
     p, _ = _powered(x, above, tau, epsilon, offset, power)
-    base = offset + epsilon * above(x, tau)
-    power_sum = jnp.where(p > 0, p * base, p).sum(axes, keepdims=True)
-    height = tau + jnp.where(offset == 1, 0, 1 / epsilon) + (power_sum - 1) / alpha
-    _, q1, q2, q3 = sums(levels[-1], tau)
+    power_sum = jnp.where(p > 0, p * (offset + epsilon * above(x, tau)), p)
+    power_sum = power_sum.sum(axes, keepdims=True)
+    at_tau = tau + jnp.where(offset == 1, 0, 1 / epsilon) + (power_sum - 1) / alpha
+    _, q1, q2, q3 = sums((x,), tau)
     q2, q3 = (1 - epsilon) * q2, (1 - epsilon) * (1 - 2 * epsilon) * q3
-    height += delta * (1 - f + delta * (q1 / 2 - delta * (q2 / 6 - delta * q3 / 24)))
-    return Threshold(tau, delta, f, height)
+    return at_tau + delta * (1 - f + delta * (q1 / 2 - delta * (q2 / 6 - delta * q3 / 24)))
 
 
 def choice(x: Array, above: Callable, alpha: Array, power: Power, threshold: Threshold) -> Array:
