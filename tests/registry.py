@@ -273,7 +273,6 @@ OTHERS = [
         where=True,
         axis="joint",
         modes="zero",
-        sharded=True,
     ),
     Entry(
         "top_k_mask",
@@ -282,7 +281,6 @@ OTHERS = [
         where=True,
         axis="joint",
         modes="zero",
-        sharded=True,
     ),
     Entry("ranking", "oracle", sx.ranking, axis="int", modes="zero"),
     Entry("best_grid_path", "oracle", _on_a_grid(sx.best_grid_path), modes="zero"),
