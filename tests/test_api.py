@@ -183,8 +183,8 @@ def test_the_readme_code_runs_and_prints_what_it_says(capsys):
     assert "[[12. 40.] [12. 40.]]" in printed
     assert "[14.5 14.5]" in printed
     assert (
-        "[[1. 0.] [0. 1.]] [31.35 31.41] [12.3 20.7] [[12.3 20.7] [40.6 33.2] [ 0. 0. ]] [ True True False]"
-        in printed
+        "[[1. 0.] [0. 1.]] [31.35 31.41] [12.3 20.7] "
+        "[[12.3 20.7] [40.6 33.2] [ 0. 0. ]] [ True True False]" in printed
     )
     assert printed.endswith("0.0123")
     assert np.isfinite(scope["steps"]).all()
@@ -268,7 +268,10 @@ def test_the_wheel_holds_the_package_alone_and_imports(tmp_path):
     assert "softmaxx/py.typed" in names
     assert all(name.startswith("softmaxx") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    code = "import softmaxx as sx, jax.numpy as jnp; print(sx.__file__, sx.sparsemax(jnp.array([1.0, 0.0])))"
+    code = (
+        "import softmaxx as sx, jax.numpy as jnp; "
+        "print(sx.__file__, sx.sparsemax(jnp.array([1.0, 0.0])))"
+    )
     run = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(built)!r}); {code}"],
         check=True,
@@ -281,7 +284,10 @@ def test_the_wheel_holds_the_package_alone_and_imports(tmp_path):
 
 
 def test_import_costs_little_more_than_jax():
-    code = "import time, jax, jax.numpy; t = time.perf_counter(); import softmaxx; print(time.perf_counter() - t)"
+    code = (
+        "import time, jax, jax.numpy; t = time.perf_counter(); "
+        "import softmaxx; print(time.perf_counter() - t)"
+    )
     best = min(
         float(
             subprocess.run(
