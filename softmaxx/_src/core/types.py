@@ -16,21 +16,28 @@ Oracle = Callable[..., Any]  # (scores, *args) → a vertex with the largest ⟨
 
 
 class SmoothMax(NamedTuple):
-    r"""Computes the smoothed max F(θ) of a choice set, as `value`, and its gradient y(θ) = ∇F(θ), as `argmax`.
+    r"""A smoothed max F(θ): `value` computes it, `argmax` its gradient ∇F(θ), of the scores' shape.
 
-    Both are called alike, `(scores, *args, **kwargs)`: further arguments go to the oracle, keywords such as `key=` to the
-    smoothing. What `perturbed` and `regularized` make is of one instance, and mapped over a batch by `jax.vmap`; `entropic`,
-    `euclidean` and `tsallis` choose along an axis.
+    Two kinds of pairs differ in what one choice is:
+
+      `entropic`, `euclidean`, `tsallis` choose along an axis. Scores `[..., n]` have one value for
+        each choice, `[...]`.
+      `perturbed`, `regularized` take all scores as one instance, with one value, `[]`. For a batch
+        use `jax.vmap`.
+
+    Both functions are called alike, `(scores, *args, **kwargs)`. Further arguments go to the
+    oracle, keywords such as `key=` to the smoothing.
 
     Attributes:
-      argmax: scores `[...]` → a point of the hull of the choice set, of the scores' shape.
-      value: scores `[...]` → the smoothed max, a number for each instance; its gradient in the scores is `argmax`.
-      penalty: targets `[...]` → Ω(targets), the convex conjugate of `value`, where it is known; None where it is not.
-      loss: (scores, targets) → value + penalty − ⟨scores, targets⟩, where there is a better way than to compute the three;
-        this is what `fenchel_young_loss` returns then.
+      argmax: scores → a point of the hull of the choice set, of the scores' shape.
+      value: scores → the smoothed max. Its gradient in the scores is `argmax`.
+      penalty: targets → Ω(targets), the convex conjugate of `value`. None if it is not known.
+      loss: (scores, targets) → value + penalty − ⟨scores, targets⟩, computed in a better way than
+        from these three. `fenchel_young_loss` then returns it. None if there is no better way.
 
     Limits:
-      As the smoothing goes to zero `argmax` becomes the oracle and `value` the max; ties are those of the oracle.
+      As the smoothing goes to zero, `argmax` becomes the oracle and `value` the max. Ties are those
+      of the oracle.
 
     Raises:
       What the smoothing that made the pair raises; see `perturbed`.
@@ -44,8 +51,8 @@ class SmoothMax(NamedTuple):
       True
 
     Reference:
-      Blondel, Martins and Niculae, Learning with Fenchel-Young Losses, JMLR 2020; Berthet et al., Learning with
-      Differentiable Perturbed Optimizers, NeurIPS 2020, section 2.
+      Blondel, Martins and Niculae, Learning with Fenchel-Young Losses, JMLR 2020; Berthet et al.,
+      Learning with Differentiable Perturbed Optimizers, NeurIPS 2020, section 2.
     """
 
     argmax: Callable[..., Any]

@@ -1,4 +1,4 @@
-"""Noises: how a score is perturbed, and the score function of the density."""
+"""Noises: how each perturbs a score, its quantiles, and the score function of its density."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,22 +19,26 @@ def _multiply(theta: Array, sigma: Array, z: Array) -> Array:
 
 
 class Noise(NamedTuple):
-    r"""A noise of density q(z) ∝ exp(−ν(z)), independent in every entry: its quantiles, and its score function ν'.
+    r"""A noise of density q(z) ∝ exp(−ν(z)), independent in every entry: quantiles and ν'.
+
+    Five are there. `normal`, `gumbel`, `logistic` and `laplace` have location 0 and scale 1; their
+    standard deviations are 1, π/√6, π/√3 and √2. `log_normal` multiplies by exp(σZ − σ²/2) with a
+    normal Z: scores keep their sign, and their mean is θ.
 
     Attributes:
-      quantile: the inverse of the distribution function, elementwise on uniforms `[N, n]` strictly between 0 and 1, in float32
-        or float64. What draws the uniforms is the sampler of `perturbed`.
-      score: z → ν'(z) = −(log q)'(z), elementwise. E ν'(Z) = 0 and E Z·ν'(Z) = 1 hold for every such noise.
-      perturb: (θ, σ, z) → the perturbed scores, elementwise and one-to-one in z; by default θ + σz.
-      difference: the distribution function of Z − Z' for two independent draws, if it is known; `expected_ranking` needs it.
-
-    The five that are there: `normal`, `gumbel`, `logistic` and `laplace` (each at location 0 and scale 1, so that their
-    standard deviations are 1, π/√6, π/√3 and √2), and `log_normal`, which multiplies by exp(σZ − σ²/2) with a normal Z: scores
-    keep their sign, and their mean is θ.
+      quantile: the inverse of the distribution function, elementwise. It takes uniforms `[N, n]`
+        strictly between 0 and 1, in float32 or float64. The sampler of `perturbed` draws them.
+      score: z → ν'(z) = −(log q)'(z), elementwise. Every such noise has E ν'(Z) = 0 and
+        E Z·ν'(Z) = 1.
+      perturb: (θ, σ, z) → the perturbed scores, elementwise and one-to-one in z. The default is
+        θ + σz.
+      difference: the distribution function of Z − Z' for two independent draws, if it is known.
+        `expected_ranking` needs it.
 
     Limits:
-      The density must be positive and continuous on the whole line: without tails the derivative is not an expectation.
-      Where it has a kink, as `laplace`, second derivatives are none either: `laplace` refuses them with a TypeError.
+      The density must be positive and continuous on the whole line. Without tails the derivative is
+      not an expectation over samples. At a kink, as `laplace` has, neither is the second
+      derivative: `laplace` refuses it with a TypeError.
 
     Raises:
       TypeError: from `perturbed`, for something else than functions.
@@ -48,8 +52,9 @@ class Noise(NamedTuple):
       [0.5 0.5]
 
     Reference:
-      Abernethy, Lee and Tewari, Perturbation techniques in online learning and optimization, 2016, section 1.3;
-      `log_normal`: Dalle, Baty, Bouvier and Parmentier, Learning with combinatorial optimization layers, 2022, section 3.3.
+      Abernethy, Lee and Tewari, Perturbation techniques in online learning and optimization, 2016,
+      section 1.3; for `log_normal` Dalle, Baty, Bouvier and Parmentier, Learning with combinatorial
+      optimization layers, 2022, section 3.3.
     """
 
     quantile: Callable[[Array], Array]
@@ -75,8 +80,8 @@ def _laplace_score(z: Array) -> Array:
 @_laplace_score.defjvp
 def _laplace_score_jvp(primals, tangents):
     raise TypeError(
-        "laplace: its density has a kink, so a second derivative is no expectation over samples; use sx.logistic, which "
-        "is smooth and has the same kind of tails."
+        "laplace: its density has a kink, so a second derivative is no expectation over samples; "
+        "use sx.logistic, which is smooth and has the same kind of tails."
     )
 
 

@@ -1,4 +1,4 @@
-"""Samplers: uniforms that are independent, in pairs, stratified or quasi-random."""
+"""Samplers: points of the unit cube, independent, in pairs, stratified or quasi-random."""
 
 import math
 from collections.abc import Callable
@@ -18,29 +18,33 @@ _WORD = 32  # bits of a scrambled Sobol point
 
 
 class Sampler(NamedTuple):
-    r"""Draws N points of the unit cube in independent groups: each point is uniform, the points of a group cover it evenly.
+    r"""Draws N points of the unit cube `[N, n]` in independent groups: each point is uniform.
 
-    The derivatives of `perturbed` are unbiased for any such groups, since the baseline of a sample is the mean answer of all
-    other groups, and so is the variance that `standard_error` reads from the spread of the groups.
+    The points of one group cover the cube evenly. Derivatives of `perturbed` are unbiased for any
+    such groups: the baseline of a sample is the mean answer of all other groups. The variance of
+    `standard_error` is unbiased too: it is read from the spread of the groups.
+
+    A sampler is itself a function of `(key, shape, dtype)`. Four are there:
+
+      `independent`: groups of one point, plain Monte Carlo.
+      `antithetic`: pairs u and 1 − u; N is even. It lowers the variance of the value. Derivatives
+        do better with `independent`, since the baseline cancels within a pair.
+      `latin_hypercube`: two groups; N is even. In each group every axis has one point in each of
+        its N/2 slices.
+      `sobol`: two groups of Sobol points; N is even, powers of two from 32 on are best. SciPy has
+        the direction numbers (Joe and Kuo), for up to 21201 scores. A random triangular matrix and
+        a random shift scramble the points.
 
     Attributes:
       draw: `(key, (rows, dimension), dtype)` → one group, uniforms strictly between 0 and 1.
       group_size: N → the rows of one group, a divisor of N.
 
-    A sampler is a function of `(key, shape, dtype)` itself. There are
-
-      `independent`: groups of one point, plain Monte Carlo.
-      `antithetic`: pairs u and 1 − u; N is even. It lowers the variance of the value; derivatives do better with `independent`,
-        since the baseline cancels within a pair.
-      `latin_hypercube`: two groups, each with one point in each of N/2 slices of every axis; N is even.
-      `sobol`: two groups of Sobol points (the direction numbers of Joe and Kuo from SciPy, up to 21201 scores), scrambled by
-        a random triangular matrix and a random shift. N is even; powers of two from 32 on are best.
-
     Limits:
-      Two groups tell little about their spread: for error bars take more, `sx.sobol._replace(group_size=lambda n: n // 8)`.
+      Two groups say little about their spread. For error bars take more groups:
+      `sx.sobol._replace(group_size=lambda n: n // 8)`.
 
     Raises:
-      ValueError: an N that is no multiple of the group's size; more scores than there are Sobol numbers.
+      ValueError: an N that is no multiple of the group's size; more scores than Sobol numbers.
 
     Example:
       >>> import jax, softmaxx as sx
@@ -48,9 +52,10 @@ class Sampler(NamedTuple):
       [1. 1.]
 
     Reference:
-      McKay, Beckman and Conover, A comparison of three methods, Technometrics 1979 (Latin hypercubes); Matoušek, On the
-      L2-discrepancy for anchored boxes, 1998 (the scrambling); Owen, Monte Carlo theory, methods and examples, 2013,
-      chapters 8, 10 and 17; Joe and Kuo, Constructing Sobol sequences with better two-dimensional projections, 2008.
+      McKay, Beckman and Conover, A comparison of three methods, Technometrics 1979 (Latin
+      hypercubes); Matoušek, On the L2-discrepancy for anchored boxes, 1998 (the scrambling); Owen,
+      Monte Carlo theory, methods and examples, 2013, chapters 8, 10 and 17; Joe and Kuo,
+      Constructing Sobol sequences with better two-dimensional projections, 2008.
     """
 
     draw: Callable[[Key, tuple[int, int], jnp.dtype], Array]

@@ -16,28 +16,30 @@ _FAR = 1e4  # differences in units of σ beyond which every distribution functio
 def expected_ranking(
     scores: ArrayLike, *, sigma: Number = 1.0, noise: Noise = normal, axis: int = -1
 ) -> Array:
-    r"""Computes the mean ranks of perturbed scores exactly: E ranking(θ + σZ) = 1 + Σ_{j≠i} D((θ_i − θ_j)/σ).
+    r"""Computes the mean ranks of perturbed scores exactly, one for each score: E ranking(θ + σZ).
 
-    D is the distribution function of the difference of two noises, `noise.difference`: Φ(t/√2) for `normal`, the logistic
-    sigmoid for `gumbel`. What `perturbed(ranking)` estimates, without variance.
+    E ranking(θ + σZ)_i = 1 + Σ_{j≠i} D((θ_i − θ_j)/σ). D is the distribution function of the
+    difference of two noises, `noise.difference`: Φ(t/√2) for `normal`, the logistic sigmoid for
+    `gumbel`. `perturbed(ranking)` estimates the same ranks by samples; these have no variance.
 
     Args:
       scores: real numbers `[..., n]`.
-      sigma: σ ≥ 0, a number or one for each slice, `[..., 1]`; it may be traced and differentiated.
+      sigma: σ ≥ 0, a number or one for each slice, `[..., 1]`. It may be traced and differentiated.
       noise: `normal`, `gumbel` or another `Noise` that adds and whose `difference` is known.
       axis: the axis to rank along, an int.
 
     Returns:
-      The mean ranks, between 1 and n, of the scores' shape and dtype. Time grows with n², and so does the memory of the
-      backward pass.
+      The mean ranks, between 1 and n, of the scores' shape and dtype. Time grows with n², and so
+      does the memory of the backward pass.
 
     Limits:
-      Ties share their ranks evenly, at σ = 0 too, where the derivative is 0. Scores of ±inf are at the ends, and pass no
-      derivative. A slice with nan is nan, a traced σ < 0 gives nan.
+      Ties share their ranks evenly, at σ = 0 too; there the derivative is 0. Scores of ±inf are at
+      the ends, and pass no derivative. A slice with nan is nan. A traced σ < 0 gives nan.
 
     Raises:
       TypeError: scores that are not real numbers; a noise whose difference is not known.
-      ValueError: an axis that is out of range or empty; a `sigma` that does not broadcast or is negative.
+      ValueError: an axis that is out of range or empty; a `sigma` that does not broadcast or is
+        negative.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx

@@ -1,4 +1,4 @@
-"""Smoothing by noise: the mean of an oracle's answers at perturbed scores."""
+"""Smoothing by noise: `perturbed` makes the pair, `standard_error` the errors of its means."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -27,46 +27,59 @@ def perturbed(
     baseline: bool = True,
     batch_size: int | None = None,
 ) -> SmoothMax:
-    r"""Smooths an oracle's max by noise: value E⟨θ + σZ, y(θ + σZ)⟩, argmax E y(θ + σZ), as means over N samples.
+    r"""Smooths the max of an oracle y by noise: argmax E y(u) and value E⟨u, y(u)⟩ at u = θ + σZ.
 
-    The oracle y sees each perturbed score array once, and value and derivative come from the same N answers. With u the
-    perturbed scores and q their density, ∂ E y(u) = E (y(u) − b)·∂ log q(u), where b, the mean of the answers that are
-    independent of this one, lowers the variance (from N = 8 on) and leaves the mean; ∂ value/∂θ is `argmax` itself. Second
-    and higher derivatives are of the same kind, from the same answers.
+    The pair is of one instance. All scores together have one `argmax`, of the shape of the oracle's
+    answer, and one number `value`, `[]`. For a batch use `jax.vmap`.
+
+    Expectations are means over N samples. The oracle sees each of the N perturbed score arrays
+    once; value and derivatives come from the same N answers. With q the density of u, the
+    derivative is ∂ E y(u) = E (y(u) − b)·∂ log q(u). The baseline b is the mean of the answers that
+    are independent of y(u). It does not change the mean, and lowers the variance from N = 8 on. The
+    gradient ∂ value/∂θ is `argmax` itself. Second and higher derivatives are of the same kind, from
+    the same answers.
 
     Args:
-      oracle: `(scores, *args)` → an array, or a tree of arrays, of any shape and a floating dtype, for one instance; it is
-        vmapped over the samples (`row_oracle` takes them as rows). It needs no derivative. Pass the data it needs as `args`;
-        through them a differentiable oracle is differentiated as it is.
-      num_samples: N ≥ 1, a Python int. The standard error falls as 1/√N, with `sobol` faster; see `standard_error`.
-      sigma: σ ≥ 0, a number, an array that broadcasts to the scores, or for a tree of scores a tree of these; it may be traced
-        and differentiated.
+      oracle: `(scores, *args)` → an array or a tree of arrays, of any shape and a floating dtype,
+        for one instance. It is vmapped over the samples; `row_oracle` takes them as rows. It needs
+        no derivative. Pass its data as `args`: a differentiable oracle is differentiated through
+        them.
+      num_samples: N ≥ 1, a Python int. The standard error falls as 1/√N, with `sobol` faster; see
+        `standard_error`.
+      sigma: σ ≥ 0, a number or an array that broadcasts to the scores. For a tree of scores it may
+        be a tree of these. It may be traced and differentiated.
       noise: `normal`, `gumbel`, `logistic`, `laplace`, `log_normal` or another `Noise`.
       sampler: `independent`, `antithetic`, `latin_hypercube`, `sobol` or another `Sampler`.
-      baseline: whether to subtract b; where all samples depend on each other, as with a single one, there is none.
-      batch_size: how many samples to draw and solve at a time, for the memory of so many: the same result to rounding. The
-        backward pass then draws and solves them again, 2N rows in all; forward mode does not.
+      baseline: whether to subtract b. If all samples depend on each other, as a single one does,
+        there is no b.
+      batch_size: how many samples to draw and solve at a time, to save memory. The result is the
+        same to rounding. The backward pass then draws and solves them again, 2N rows in all;
+        forward mode does not.
 
     Returns:
-      `SmoothMax(argmax, value)`, both called `(scores, *args, key=key)`, for the scores of one instance, an array or a tree of
-      arrays, all entries together; for a batch use `jax.vmap`, with one key for all or one each. `argmax` has the shape, tree
-      and dtype that the oracle answers these scores with; `value` is a scalar in the scores' dtype, and is defined if the
-      answer looks like the scores. Noise and means are in at least float32, and so are the scores that the oracle sees. For
-      the same key, `jax.grad(value)` is `argmax`, to rounding. (With a noise that multiplies, `log_normal`, it is E y·∂u/∂θ.)
+      `SmoothMax(argmax, value)`. Both are called `(scores, *args, key=key)`, for an array or a tree
+      of arrays. Under `jax.vmap` pass one key for all instances or one each. `argmax` has the
+      structure, shapes and dtypes of the oracle's answer to these scores. `value` is a number in
+      the scores' dtype; it is defined if the answer looks like the scores. Noise, means and the
+      scores that the oracle sees are in at least float32. For the same key `jax.grad(value)` is
+      `argmax`, to rounding. (With a noise that multiplies, such as `log_normal`, it is E y·∂u/∂θ.)
+      `penalty` is known for `one_hot_argmax` with `gumbel` and one number σ. These two functions
+      are recognised themselves; wrapped, by a `partial` for instance, they have no known penalty.
 
     Limits:
-      σ = 0: `argmax` is the oracle, with zero derivative, and `value` the max. For σ > 0 ties are broken by the noise, evenly.
-      Scores of ±inf stay so and pass no derivative. A traced σ < 0 gives nan. Derivatives of second order refuse `laplace`.
-      Scores that no noise moves, for a traced σ of 0 at some of them or `log_normal` at θ = 0, get derivative 0. The oracle
-      is part of what is compiled: make it once, outside the training loop. On a mesh, a batch is split by its sharding; to
-      split the samples, constrain them in the noise: `sx.normal._replace(quantile=...)`, see the README.
+      σ = 0: `argmax` is the oracle, with zero derivative, and `value` the max. For σ > 0 the noise
+      breaks ties, evenly. Scores of ±inf stay so and pass no derivative. A traced σ < 0 gives nan.
+      Derivatives of second order refuse `laplace`. Scores that no noise moves get derivative 0:
+      those of a traced σ of 0, and θ = 0 under `log_normal`. The oracle is compiled in: make it
+      once, outside the training loop. On a mesh a batch is split by its sharding. To split the
+      samples, constrain them in the noise, `sx.normal._replace(quantile=...)`; see the README.
 
     Raises:
-      TypeError: an oracle that is not callable, reads values while it is traced, closes over a traced value, or does not return
-        floating arrays; a key that is none.
-      ValueError: `value` of an oracle whose output does not look like the scores; a `sigma` that does not broadcast or is
-        negative, or 0 for some scores only; `num_samples` < 1 or no multiple of the sampler's groups; a `batch_size` that
-        splits them.
+      TypeError: an oracle that is not callable, reads values while it is traced, closes over a
+        traced value, or does not return floating arrays; a key that is none.
+      ValueError: `value` of an oracle whose answer does not look like the scores; a `sigma` that
+        does not broadcast or is negative, or 0 for some scores only; `num_samples` < 1 or no
+        multiple of the sampler's groups; a `batch_size` that splits them.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -77,8 +90,9 @@ def perturbed(
       [1. 1. 0. 0.]
 
     Reference:
-      Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS 2020; the baseline: Kool, van Hoof and
-      Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free!, 2019; higher orders: Foerster et al., DiCE, ICML 2018.
+      Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS 2020; the baseline:
+      Kool, van Hoof and Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free!, 2019; higher
+      orders: Foerster et al., DiCE, ICML 2018.
     """
     checks.oracles.oracle("perturbed", oracle)
     checks.noises.noise("perturbed", noise)
@@ -104,22 +118,27 @@ def perturbed(
 
 
 def standard_error(smooth: SmoothMax) -> SmoothMax:
-    r"""Computes the Monte-Carlo standard errors of a perturbed pair: √(Σ_g (m_g − m)² / (G(G − 1))) over the groups' means m_g.
+    r"""Computes the Monte-Carlo standard errors of a perturbed pair, in the shapes of its results.
+
+    The error is √(Σ_g (m_g − m)² / (G(G − 1))), with m the mean and m_g the means of the G groups
+    of samples.
 
     Args:
-      smooth: what `perturbed` returns.
+      smooth: the pair that `perturbed` has returned, itself. It is recognised by its `argmax`; a
+        wrapper around it is refused.
 
     Returns:
-      A pair like it, called alike and of the same shapes: the standard errors of `smooth.argmax` and of `smooth.value` for the
-      same key, from the same N samples. With independent samples (G = N groups of one) that is the standard deviation over
-      √N. It has no derivative.
+      A pair that is called like it and has the same shapes: the standard errors of `smooth.argmax`
+      and of `smooth.value` for the same key, from the same N samples. Independent samples are G = N
+      groups of one; then it is the standard deviation over √N. It has no derivative.
 
     Limits:
-      The estimate itself is uncertain by 1/√(2(G − 1)) of it: `latin_hypercube` and `sobol` have two groups unless told to
-      have more. Scores of +inf have an infinite value, and its error is nan.
+      The relative uncertainty of the estimate is 1/√(2(G − 1)). `latin_hypercube` and `sobol` have
+      two groups, unless they are told to have more. Scores of +inf have an infinite value, and its
+      error is nan.
 
     Raises:
-      TypeError: a pair that is not perturbed, and so has no error.
+      TypeError: another pair than one of `perturbed`.
       ValueError: samples in a single group.
 
     Example:
@@ -138,8 +157,8 @@ def standard_error(smooth: SmoothMax) -> SmoothMax:
         )
     if of.plan.num_samples == of.plan.group_size:
         raise ValueError(
-            f"standard_error: the {of.plan.num_samples} samples are one group, which has no spread; pass a larger num_samples "
-            "or a sampler with more groups."
+            f"standard_error: the {of.plan.num_samples} samples are one group, which has no "
+            "spread; pass a larger num_samples or a sampler with more groups."
         )
     return SmoothMax(of.argmax_error, of.value_error)
 
@@ -173,7 +192,10 @@ class _Perturbed:
 
 
 def _gumbel_penalty(sigma: Number, targets: ArrayLike, *args: Any, **kwargs: Any) -> Array:
-    """The conjugate of σ(log Σ exp(θ/σ) + γ), summed over the choices along the last axis: σ(Σ p log p − γ)."""
+    """The conjugate of σ(log Σ exp(θ/σ) + γ): σ(Σ p log p − γ).
+
+    It is summed over the choices, which are along the last axis.
+    """
     p = jnp.asarray(targets)
     logarithms = jnp.log(jnp.where(p > 0, p, 1))
     return jnp.asarray(sigma, p.dtype) * (

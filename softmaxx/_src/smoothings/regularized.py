@@ -1,4 +1,4 @@
-"""Smoothing by your own regulariser."""
+"""Smoothing by your own regulariser: `regularized` makes the pair from argmax and penalty."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,26 +12,29 @@ from softmaxx._src.core.types import Array, SmoothMax, Tree
 
 
 def regularized(argmax: Callable[..., Any], penalty: Callable[..., Array]) -> SmoothMax:
-    r"""Smooths a max by your own regulariser: F(θ) = max_p ⟨θ, p⟩ − Ω(p), given the p that attains it, and Ω.
+    r"""Smooths a max by your own regulariser Ω: F(θ) = max_p ⟨θ, p⟩ − Ω(p), argmax the best p.
 
-    Both are of one instance, an array or a tree of arrays; for a batch use `jax.vmap`.
+    The pair is of one instance. All scores, an array or a tree of arrays, have one `argmax` of
+    their shape and one number `value`, `[]`. For a batch use `jax.vmap`.
 
     Args:
-      argmax: `(scores, *args, **kwargs)` → the maximising p, in the scores' shape, with its derivative. It must be the
-        maximiser for this Ω, or `value` and its gradient are wrong.
-      penalty: `(p, *args, **kwargs)` → Ω(p), a scalar; convex, in JAX operations.
+      argmax: `(scores, *args, **kwargs)` → the maximising p, in the scores' shape, with its
+        derivative. If it does not maximise for this Ω, `value` and its gradient are wrong.
+      penalty: `(p, *args, **kwargs)` → Ω(p), a number. It is convex and written in JAX operations.
 
     Returns:
-      A `SmoothMax` of `argmax`, `value` = ⟨θ, p⟩ − Ω(p), a scalar, and `penalty`. The gradient of `value` is p itself in the
-      scores, exactly and without a derivative of `argmax`, and −∂Ω/∂args in the arguments; its Hessian is the Jacobian of
-      `argmax`.
+      A `SmoothMax` of `argmax`, `value` = ⟨θ, p⟩ − Ω(p), a number, and `penalty`. The gradient of
+      `value` in the scores is p itself, exactly; it needs no derivative of `argmax`. The gradient
+      in the arguments is −∂Ω/∂args. The Hessian of `value` is the Jacobian of `argmax`.
 
     Limits:
-      A score of −inf with p = 0 counts 0. Ties are those of `argmax`. The arguments may change Ω, not the set of the p.
+      A score of −inf with p = 0 counts 0. Ties are those of `argmax`. The arguments may change Ω,
+      but not the set of the p.
 
     Raises:
-      TypeError: an argmax or penalty that is not callable, has no hash, or closes over a traced value.
-      ValueError: a p that does not look like the scores, or an Ω that is no scalar.
+      TypeError: an argmax or penalty that is not callable, has no hash, or closes over a traced
+        value.
+      ValueError: a p that does not look like the scores, or an Ω that is no number.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -39,11 +42,12 @@ def regularized(argmax: Callable[..., Any], penalty: Callable[..., Array]) -> Sm
       >>> scores = jnp.array([3.0, 1.0, 0.5, -2.0])
       >>> print(two.value(scores), jax.grad(two.value)(scores))
       3.0625 [1.   0.75 0.25 0.  ]
-      >>> print(sx.fenchel_young_loss(two)(scores, jnp.array([1.0, 1.0, 0.0, 0.0])))  # multi-hot targets
+      >>> print(sx.fenchel_young_loss(two)(scores, jnp.array([1.0, 1.0, 0.0, 0.0])))  # multi-hot
       0.0625
 
     Reference:
-      Nesterov, Smooth minimization of non-smooth functions, 2005; Danskin, The theory of max-min, 1967 (the gradient).
+      Nesterov, Smooth minimization of non-smooth functions, 2005; Danskin, The theory of max-min,
+      1967 (the gradient).
     """
     for name, function in (("argmax", argmax), ("penalty", penalty)):
         checks.functions.static_function("regularized", name, function)

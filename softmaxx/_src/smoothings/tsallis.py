@@ -1,4 +1,7 @@
-"""Smoothings of the max over the simplex: by the Shannon entropy, the squared norm, or a Tsallis entropy."""
+"""Smoothings of the max over the simplex: `entropic`, `euclidean` and, for every α, `tsallis`.
+
+They choose along an axis, and give one value for each choice.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -12,16 +15,17 @@ from softmaxx._src.core.types import Array, ArrayLike, Axis, Number, SmoothMax
 
 
 def entropic(*, axis: Axis = -1) -> SmoothMax:
-    r"""Smooths the max by the Shannon entropy: F(θ) = max_p ⟨θ, p⟩ − T·Σ p log p = T·log Σ exp(θ/T), over the simplex.
+    r"""Smooths the max along an axis by the Shannon entropy: F(θ) = T·log Σ exp(θ/T).
 
-    `argmax` is `softmax`, `value` the log-sum-exp, `penalty` Ω(y) = T·Σ y log y, and `loss` cross-entropy; see `tsallis`, of
-    which it is the case α = 1.
+    F(θ) = max_p ⟨θ, p⟩ − T·Σ p log p over the simplex. `argmax` is `softmax`, `value` the
+    log-sum-exp, `penalty` Ω(y) = T·Σ y log y, and `loss` cross-entropy. It is `tsallis` with α = 1.
 
     Args:
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
 
     Returns:
-      A `SmoothMax` of functions `(scores, *, where=None, temperature=1.0)`, scores `[..., n]`; see `tsallis`.
+      A `SmoothMax` of functions `(scores, *, where=None, temperature=1.0)`. For scores `[..., n]`
+      `argmax` is `[..., n]` and `value` `[...]`; see `tsallis`.
 
     Limits:
       T = 0: the max itself. A slice that is masked throughout has the value −inf.
@@ -36,23 +40,24 @@ def entropic(*, axis: Axis = -1) -> SmoothMax:
       1.3863 [0.25 0.25 0.25 0.25]
 
     Reference:
-      Boyd and Vandenberghe, Convex Optimization, 2004, example 3.25; Nesterov, Smooth minimization of non-smooth functions,
-      2005.
+      Boyd and Vandenberghe, Convex Optimization, 2004, example 3.25; Nesterov, Smooth minimization
+      of non-smooth functions, 2005.
     """
     return tsallis(1.0, axis=axis)
 
 
 def euclidean(*, axis: Axis = -1) -> SmoothMax:
-    r"""Smooths the max by the squared norm: F(θ) = max_p ⟨θ, p⟩ − T/2·‖p‖², over the simplex.
+    r"""Smooths the max along an axis by the squared norm: F(θ) = max_p ⟨θ, p⟩ − T/2·‖p‖².
 
-    `argmax` is `sparsemax`, `penalty` Ω(y) = T/2·‖y‖². `tsallis(2.0)` has the same argmax and loss, and a value that is T/2
-    larger, so that Ω is 0 at the vertices.
+    The max is over the simplex. `argmax` is `sparsemax`, `penalty` Ω(y) = T/2·‖y‖². `tsallis(2.0)`
+    has the same argmax and loss. Its value is T/2 larger, so that its Ω is 0 at the vertices.
 
     Args:
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
 
     Returns:
-      A `SmoothMax` of functions `(scores, *, where=None, temperature=1.0)`, scores `[..., n]`; see `tsallis`.
+      A `SmoothMax` of functions `(scores, *, where=None, temperature=1.0)`. For scores `[..., n]`
+      `argmax` is `[..., n]` and `value` `[...]`; see `tsallis`.
 
     Limits:
       T = 0: the max itself. A slice that is masked throughout has the value −inf.
@@ -67,28 +72,32 @@ def euclidean(*, axis: Axis = -1) -> SmoothMax:
       1.5625 [0.75 0.25 0.  ]
 
     Reference:
-      Martins and Astudillo, From Softmax to Sparsemax, ICML 2016; Niculae and Blondel, A regularized framework for sparse and
-      structured neural attention, NeurIPS 2017.
+      Martins and Astudillo, From Softmax to Sparsemax, ICML 2016; Niculae and Blondel, A
+      regularized framework for sparse and structured neural attention, NeurIPS 2017.
     """
     return _Tsallis("euclidean", 2.0, axis, shift=0.5).pair()
 
 
 def tsallis(alpha: Number, *, axis: Axis = -1) -> SmoothMax:
-    r"""Smooths the max by the Tsallis entropy: F(θ) = max_p ⟨θ, p⟩ + T·H_α(p) over the simplex, H_α(p) = Σ(p − p^α)/(α(α−1)).
+    r"""Smooths the max along an axis by the Tsallis entropy: F(θ) = max_p ⟨θ, p⟩ + T·H_α(p).
 
-    The gradient of F is `entmax`, its Hessian the Jacobian of `entmax`.
+    The max is over the simplex, and H_α(p) = Σ(p − p^α)/(α(α−1)). The gradient of F is `entmax`,
+    its Hessian the Jacobian of `entmax`.
 
     Args:
-      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`; it may be traced and differentiated.
+      alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`. It may be traced and
+        differentiated.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
 
     Returns:
-      A `SmoothMax` of functions of scores `[..., n]`, with the keywords `where=None` and `temperature=1.0` of the choices:
-      `argmax`, `[..., n]`; `value`, F, `[...]`, one for each choice; `penalty`, Ω(y) = −T·H_α(y), `[...]`, 0 at the vertices;
-      and `loss(scores, targets)`, which is `entmax_loss`.
+      A `SmoothMax` of functions of scores `[..., n]`, with the keywords `where=None` and
+      `temperature=1.0` of the choices. `argmax` is `[..., n]`. `value` is F, one for each choice,
+      `[...]`. `penalty` is Ω(y) = −T·H_α(y), `[...]`, and 0 at the vertices. `loss` is
+      `entmax_loss`, a function `(scores, targets)`.
 
     Limits:
-      T = 0: the max itself. A slice that is masked throughout has the value −inf. Scores of +inf have the value +inf.
+      T = 0: the max itself. A slice that is masked throughout has the value −inf. Scores of +inf
+      have the value +inf.
 
     Raises:
       ValueError: α < 1 or infinite; what `entmax` raises, when the functions are called.
@@ -100,8 +109,8 @@ def tsallis(alpha: Number, *, axis: Axis = -1) -> SmoothMax:
       2.0617 ['0.8307', '0.1693', '0.0000']
 
     Reference:
-      Tsallis, Possible generalization of Boltzmann-Gibbs statistics, 1988; Blondel, Martins and Niculae, Learning with
-      Fenchel-Young Losses, JMLR 2020, section 4.3.
+      Tsallis, Possible generalization of Boltzmann-Gibbs statistics, 1988; Blondel, Martins and
+      Niculae, Learning with Fenchel-Young Losses, JMLR 2020, section 4.3.
     """
     checks.arguments.real_numbers("tsallis", "alpha", alpha)
     checks.arguments.at_least("tsallis", "alpha", alpha, 1)
@@ -111,7 +120,10 @@ def tsallis(alpha: Number, *, axis: Axis = -1) -> SmoothMax:
 
 @dataclass(frozen=True, eq=False)
 class _Tsallis:
-    """The functions of one `tsallis` pair; `shift` is taken from the value and added to Ω, in units of T."""
+    """The functions of one `tsallis` pair.
+
+    `shift` is taken from the value and added to Ω, in units of T.
+    """
 
     function: str
     alpha: Number
