@@ -132,6 +132,21 @@ def test_spo_plus_asks_for_two_rows_at_once_and_takes_trees():
     np.testing.assert_allclose(tree, single(SCORES, -SCORES) + single(TARGET, SCORES))
 
 
+def test_an_eager_call_traces_no_oracle_again():
+    traced = []
+
+    def oracle(scores):
+        traced.append(scores.shape)
+        return sx.one_hot_argmax(scores)
+
+    perturbed = sx.fenchel_young_loss(sx.perturbed(oracle, num_samples=4))
+    for loss in [sx.spo_plus_loss(oracle), partial(perturbed, key=KEY)]:
+        loss(SCORES, TARGET)
+        count = len(traced)
+        loss(-SCORES, TARGET)
+        assert len(traced) == count > 0
+
+
 def test_half_precision_is_computed_in_float32_and_rounded_once():
     smooth = sx.perturbed(sx.one_hot_argmax, num_samples=256, noise=sx.gumbel)
     perturbed, decision = sx.fenchel_young_loss(smooth), sx.spo_plus_loss(sx.one_hot_argmax)
