@@ -87,6 +87,17 @@ def test_semantics_where_the_cap_binds(alpha):
     assert np.isnan(p[28]).all()
 
 
+@pytest.mark.parametrize("alpha", [1.0, 1.5, 2.0])
+def test_a_part_of_an_entry_is_left_over_at_temperature_zero(alpha):
+    """The bracket of the threshold is 1e38 wide there, and has to be bisected to the end."""
+    scores = np.array([[1.0, 3.0, 3.0, 2.0], [0.0, 1.0, 2.0, 3.0]], np.float32)
+    cold = np.array([[0.0], [1e-30]])
+    rows, temperature = np.tile(scores, (2, 1)), np.repeat(cold, 2, 0)
+    p = sx.soft_top_k(rows, k=1.5, alpha=alpha, upper=0.9, temperature=temperature)
+    expected = [[0, 0.75, 0.75, 0], [0, 0, 0.6, 0.9]]
+    np.testing.assert_allclose(p, np.tile(expected, (2, 1)), atol=1e-6)
+
+
 def test_ties_share_what_is_left_also_in_the_derivative_in_k():
     tied = np.array([3.0, 1.0, 1.0])
     slope = jax.jit(jax.jacfwd(lambda k: sx.soft_top_k(tied, k=k, temperature=0.0)))(2.0)
