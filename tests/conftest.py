@@ -4,6 +4,8 @@ Compiling is most of the suite's time. So what took long to compile is kept in p
 the tests that share programs run on one worker: those of a file, or those of one registry entry.
 """
 
+from collections import Counter
+
 import jax
 import pytest
 
@@ -22,12 +24,15 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Names the group of each test, which runs on one worker, and puts each group together."""
-    first = {}
-    for place, item in enumerate(items):
+    """Names the group of each test, which runs on one worker, and puts groups one after the other.
+
+    Files with many tests come first. The groups of one registry entry are small and come last:
+    they keep both workers busy to the end.
+    """
+    sizes = Counter(map(_group, items))
+    for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
-        first.setdefault(_group(item), place)
-    items.sort(key=lambda item: first[_group(item)])
+    items.sort(key=lambda item: (_contract(item) is not None, -sizes[_group(item)], _group(item)))
 
 
 def pytest_runtest_setup(item):
@@ -42,8 +47,12 @@ def pytest_runtest_teardown(item, nextitem):
         jax.clear_caches()
 
 
-def _group(item) -> str:
+def _contract(item):
     callspec = getattr(item, "callspec", None)
-    contract = callspec and callspec.params.get("contract")
+    return callspec and callspec.params.get("contract")
+
+
+def _group(item) -> str:
     file = item.path.relative_to(item.config.rootpath).as_posix()
+    contract = _contract(item)
     return f"{file} {contract.name}" if contract else file
