@@ -1,4 +1,4 @@
-"""Smoothings of the max over the simplex: `entropic`, `euclidean` and, for every α, `tsallis`.
+"""Smoothings of the max over the simplex: `entropic`, `euclidean`, and `tsallis` for every α.
 
 They choose along an axis, and give one value for each choice.
 """
@@ -17,8 +17,9 @@ from softmaxx._src.core.types import Array, ArrayLike, Axis, Number, SmoothMax
 def entropic(*, axis: Axis = -1) -> SmoothMax:
     r"""Smooths the max along an axis by the Shannon entropy: F(θ) = T·log Σ exp(θ/T).
 
-    F(θ) = max_p ⟨θ, p⟩ − T·Σ p log p over the simplex. `argmax` is `softmax`, `value` the
-    log-sum-exp, `penalty` Ω(y) = T·Σ y log y, and `loss` cross-entropy. It is `tsallis` with α = 1.
+    F(θ) = max_p ⟨θ, p⟩ − T·Σ p log p over the simplex. `argmax` is `softmax`, and `value`
+    the log-sum-exp. `penalty` is Ω(y) = T·Σ y log y, and `loss` is cross-entropy. The pair is
+    `tsallis` with α = 1.
 
     Args:
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
@@ -28,7 +29,7 @@ def entropic(*, axis: Axis = -1) -> SmoothMax:
       `argmax` is `[..., n]` and `value` `[...]`; see `tsallis`.
 
     Limits:
-      T = 0: the max itself. A slice that is masked throughout has the value −inf.
+      T = 0: the max itself. A fully masked slice has the value −inf.
 
     Raises:
       What `softmax` raises, when the functions are called.
@@ -49,8 +50,9 @@ def entropic(*, axis: Axis = -1) -> SmoothMax:
 def euclidean(*, axis: Axis = -1) -> SmoothMax:
     r"""Smooths the max along an axis by the squared norm: F(θ) = max_p ⟨θ, p⟩ − T/2·‖p‖².
 
-    The max is over the simplex. `argmax` is `sparsemax`, `penalty` Ω(y) = T/2·‖y‖². `tsallis(2.0)`
-    has the same argmax and loss. Its value is T/2 larger, so that its Ω is 0 at the vertices.
+    The max is over the simplex. `argmax` is `sparsemax`, `penalty` is Ω(y) = T/2·‖y‖².
+    `tsallis(2.0)` has the same argmax and loss. Its value is T/2 larger, and its Ω is 0 at the
+    vertices.
 
     Args:
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
@@ -60,7 +62,7 @@ def euclidean(*, axis: Axis = -1) -> SmoothMax:
       `argmax` is `[..., n]` and `value` `[...]`; see `tsallis`.
 
     Limits:
-      T = 0: the max itself. A slice that is masked throughout has the value −inf.
+      T = 0: the max itself. A fully masked slice has the value −inf.
 
     Raises:
       What `sparsemax` raises, when the functions are called.
@@ -81,8 +83,8 @@ def euclidean(*, axis: Axis = -1) -> SmoothMax:
 def tsallis(alpha: Number, *, axis: Axis = -1) -> SmoothMax:
     r"""Smooths the max along an axis by the Tsallis entropy: F(θ) = max_p ⟨θ, p⟩ + T·H_α(p).
 
-    The max is over the simplex, and H_α(p) = Σ(p − p^α)/(α(α−1)). The gradient of F is `entmax`,
-    its Hessian the Jacobian of `entmax`.
+    The max is over the simplex, and H_α(p) = Σ(p − p^α)/(α(α−1)). The gradient of F is `entmax`.
+    The Hessian of F is the Jacobian of `entmax`.
 
     Args:
       alpha: finite α ≥ 1, a number or one for each choice, `[..., 1]`. It may be traced and
@@ -96,8 +98,8 @@ def tsallis(alpha: Number, *, axis: Axis = -1) -> SmoothMax:
       `entmax_loss`, a function `(scores, targets)`.
 
     Limits:
-      T = 0: the max itself. A slice that is masked throughout has the value −inf. Scores of +inf
-      have the value +inf.
+      T = 0: the max itself. A fully masked slice has the value −inf. Scores of +inf have the value
+      +inf.
 
     Raises:
       ValueError: α < 1 or infinite; what `entmax` raises, when the functions are called.
