@@ -63,9 +63,10 @@ class _Sums(NamedTuple):
 def expectation(
     plan: Plan, f: Callable[[list[Leaf]], Any], theta: list[Array], sigma: list[Array], key: Key
 ) -> Expectation:
-    """The mean of f over the samples; f maps leaves with B samples to a tree of `[B, ...]`.
+    """The mean of f over the samples.
 
-    One batch of samples is in memory at a time, and f sees one batch at a time.
+    f maps leaves with B samples to a tree of `[B, ...]`. It sees one batch of samples at a time,
+    and no other batch is in memory.
     """
 
     def sums_of(theta, sigma, groups, centre=None):
@@ -80,7 +81,7 @@ def expectation(
 def _batch_by_batch(
     plan: Plan, sums_of: Callable, theta: list[Array], sigma: list[Array]
 ) -> tuple[_Sums, Any]:
-    """The same sums for the memory of one batch: the backward pass draws and solves it again."""
+    """The same sums in the memory of one batch. The backward pass draws and solves each again."""
     sums_of = jax.checkpoint(sums_of)
     batches, rest = divmod(plan.groups, plan.groups_at_once)
     sums, centre = sums_of(theta, sigma, jnp.arange(plan.groups_at_once))
@@ -98,7 +99,7 @@ def _batch_by_batch(
 def _draw(plan: Plan, key: Key, groups: Array, theta: list[Array]) -> list[Array]:
     """The noise of these groups for each leaf.
 
-    It is drawn as one matrix, since samplers spread over all scores of an instance.
+    It is drawn as one matrix, because samplers spread their points over all scores together.
     """
     dtype = dtypes.widest_dtype([leaf.dtype for leaf in theta])
     dimension = sum(leaf.size for leaf in theta)
@@ -113,9 +114,10 @@ def _draw(plan: Plan, key: Key, groups: Array, theta: list[Array]) -> list[Array
 
 
 def _alike_on_devices(theta: Array, sigma: Array, z: Array) -> Leaf:
-    """θ, σ and z with zeros added, so that inside of `shard_map` all or none differ on devices.
+    """θ, σ and z, with a zero of all three added to each.
 
-    The derivative rules below need that.
+    Inside of `shard_map` all of them then differ between devices, or none does. The derivative
+    rules of `score_function` need that.
     """
     zero = (
         sharding.zeros_keeping_sharding(theta)
@@ -140,15 +142,16 @@ def _answers(
 
 
 def _sums(plan: Plan, values: Any, ratio: Array, centre: Any = None) -> tuple[_Sums, Any]:
-    """The sums over samples, and the c that is taken from f: the centre.
+    """The sums over samples, and the centre c that is subtracted from f.
 
-    Without one it is the mean of these values. Any c does; a mean keeps the sums small.
+    Any centre gives the same means. The default is the mean of these values: it keeps the sums
+    small.
     """
     if centre is not None:
         return _sums_around(values, ratio, centre, plan.group_size), centre
     centre = jax.tree.map(lambda v: v.mean(0), values)
     sums = _sums_around(values, ratio, centre, plan.group_size)
-    # The sum of f − c is 0 here, but for rounding.
+    # Here the sum of f − c is 0, up to rounding.
     return sums._replace(f=jax.tree.map(partial(sharding.full_keeping_sharding, 0), centre)), centre
 
 
@@ -176,7 +179,7 @@ def _sums_around(values: Any, ratio: Array, centre: Any, group_size: int) -> _Su
 
 def _means(plan: Plan, sums: _Sums, centre: Any) -> Expectation:
     count, groups = plan.num_samples, plan.groups
-    others = count - plan.group_size  # the samples that are independent of one
+    others = count - plan.group_size  # samples that are independent of a given one
 
     def with_derivative(constant, f, f_ratio, by_group, c):
         ratio_times = partial(jnp.multiply, _aligned(sums.ratio, f))
