@@ -29,11 +29,11 @@ def perturbed(
 ) -> SmoothMax:
     r"""Smooths the max of an oracle y by noise: argmax E y(u) and value E⟨u, y(u)⟩ at u = θ + σZ.
 
-    The pair is of one instance. All scores together have one `argmax`, of the shape of the oracle's
+    The pair is of one instance. All scores together have one `argmax`, in the shape of the oracle's
     answer, and one number `value`, `[]`. For a batch use `jax.vmap`.
 
     Expectations are means over N samples. The oracle sees each of the N perturbed score arrays
-    once; value and derivatives come from the same N answers. With q the density of u, the
+    once. Value and derivatives come from the same N answers. With q the density of u, the
     derivative is ∂ E y(u) = E (y(u) − b)·∂ log q(u). The baseline b is the mean of the answers that
     are independent of y(u). It does not change the mean, and lowers the variance from N = 8 on. The
     gradient ∂ value/∂θ is `argmax` itself. Second and higher derivatives are of the same kind, from
@@ -44,42 +44,41 @@ def perturbed(
         for one instance. It is vmapped over the samples; `row_oracle` takes them as rows. It needs
         no derivative. Pass its data as `args`: a differentiable oracle is differentiated through
         them.
-      num_samples: N ≥ 1, a Python int. The standard error falls as 1/√N, with `sobol` faster; see
-        `standard_error`.
+      num_samples: N ≥ 1, a Python int. The standard error falls as 1/√N, and with `sobol` faster.
+        `standard_error` computes it.
       sigma: σ ≥ 0, a number or an array that broadcasts to the scores. For a tree of scores it may
         be a tree of these. It may be traced and differentiated.
       noise: `normal`, `gumbel`, `logistic`, `laplace`, `log_normal` or another `Noise`.
       sampler: `independent`, `antithetic`, `latin_hypercube`, `sobol` or another `Sampler`.
-      baseline: whether to subtract b. If all samples depend on each other, as a single one does,
-        there is no b.
+      baseline: whether to subtract b. A single group of samples has no b, nor has a single sample.
       batch_size: how many samples to draw and solve at a time, to save memory. The result is the
-        same to rounding. The backward pass then draws and solves them again, 2N rows in all;
-        forward mode does not.
+        same to rounding. The backward pass then draws and solves them again, 2N rows in all.
+        Forward mode does not.
 
     Returns:
       `SmoothMax(argmax, value)`. Both are called `(scores, *args, key=key)`, for an array or a tree
       of arrays. Under `jax.vmap` pass one key for all instances or one each. `argmax` has the
       structure, shapes and dtypes of the oracle's answer to these scores. `value` is a number in
-      the scores' dtype; it is defined if the answer looks like the scores. Noise, means and the
+      the scores' dtype. It is defined if the answer looks like the scores. Noise, means and the
       scores that the oracle sees are in at least float32. For the same key `jax.grad(value)` is
-      `argmax`, to rounding. (With a noise that multiplies, such as `log_normal`, it is E y·∂u/∂θ.)
-      `penalty` is known for `one_hot_argmax` with `gumbel` and one number σ. These two functions
-      are recognised themselves; wrapped, by a `partial` for instance, they have no known penalty.
+      `argmax`, to rounding. For a noise that multiplies, such as `log_normal`, the gradient is
+      E y·∂u/∂θ. `penalty` is known for `one_hot_argmax` with `gumbel` and one number σ. A wrapper
+      around one of the two, such as a `partial`, has no known penalty.
 
     Limits:
       σ = 0: `argmax` is the oracle, with zero derivative, and `value` the max. For σ > 0 the noise
-      breaks ties, evenly. Scores of ±inf stay so and pass no derivative. A traced σ < 0 gives nan.
-      Derivatives of second order refuse `laplace`. Scores that no noise moves get derivative 0:
-      those of a traced σ of 0, and θ = 0 under `log_normal`. The oracle is compiled in: make it
-      once, outside the training loop. On a mesh a batch is split by its sharding. To split the
-      samples, constrain them in the noise, `sx.normal._replace(quantile=...)`; see the README.
+      breaks ties evenly. Scores of ±inf stay so and pass no derivative. A traced σ < 0 gives nan.
+      `laplace` refuses second derivatives. Scores that no noise moves get derivative 0, with a
+      traced σ of 0 or θ = 0 under `log_normal`. The oracle is compiled in: make it once, outside
+      the training loop. On a mesh a batch is split by its sharding. To split the samples, constrain
+      them in the noise, `sx.normal._replace(quantile=...)`; see the README.
 
     Raises:
-      TypeError: an oracle that is not callable, reads values while it is traced, closes over a
-        traced value, or does not return floating arrays; a key that is none.
-      ValueError: `value` of an oracle whose answer does not look like the scores; a `sigma` that
-        does not broadcast or is negative, or 0 for some scores only; `num_samples` < 1 or no
-        multiple of the sampler's groups; a `batch_size` that splits them.
+      TypeError: the oracle is not callable, reads values while it is traced, closes over a traced
+        value, or does not return floating arrays; the key is none.
+      ValueError: the answer does not look like the scores (for `value`); `sigma` does not
+        broadcast, is negative, or is 0 for some scores only; `num_samples` is below 1 or no
+        multiple of the sampler's groups; `batch_size` splits a group.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -120,26 +119,25 @@ def perturbed(
 def standard_error(smooth: SmoothMax) -> SmoothMax:
     r"""Computes the Monte-Carlo standard errors of a perturbed pair, in the shapes of its results.
 
-    The error is √(Σ_g (m_g − m)² / (G(G − 1))), with m the mean and m_g the means of the G groups
+    The error is √(Σ_g (m_g − m)² / (G(G − 1))), with the mean m and the means m_g of the G groups
     of samples.
 
     Args:
-      smooth: the pair that `perturbed` has returned, itself. It is recognised by its `argmax`; a
-        wrapper around it is refused.
+      smooth: the pair from `perturbed` itself, without a wrapper around its `argmax`.
 
     Returns:
-      A pair that is called like it and has the same shapes: the standard errors of `smooth.argmax`
-      and of `smooth.value` for the same key, from the same N samples. Independent samples are G = N
-      groups of one; then it is the standard deviation over √N. It has no derivative.
+      A pair of the same shapes, called alike. It gives the standard errors of `smooth.argmax` and
+      of `smooth.value`, for the same key from the same N samples. Independent samples are G = N
+      groups of one. Their error is the standard deviation over √N. Errors have no derivative.
 
     Limits:
       The relative uncertainty of the estimate is 1/√(2(G − 1)). `latin_hypercube` and `sobol` have
-      two groups, unless they are told to have more. Scores of +inf have an infinite value, and its
+      two groups unless they are told to have more. Scores of +inf have an infinite value, and its
       error is nan.
 
     Raises:
-      TypeError: another pair than one of `perturbed`.
-      ValueError: samples in a single group.
+      TypeError: `smooth` is not a pair from `perturbed`.
+      ValueError: all samples are in a single group.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -194,7 +192,7 @@ class _Perturbed:
 def _gumbel_penalty(sigma: Number, targets: ArrayLike, *args: Any, **kwargs: Any) -> Array:
     """The conjugate of σ(log Σ exp(θ/σ) + γ): σ(Σ p log p − γ).
 
-    It is summed over the choices, which are along the last axis.
+    It is summed over all choices, each along the last axis.
     """
     p = jnp.asarray(targets)
     logarithms = jnp.log(jnp.where(p > 0, p, 1))
