@@ -18,14 +18,15 @@ def expected_ranking(
 ) -> Array:
     r"""Computes the mean ranks of perturbed scores exactly, one for each score: E ranking(θ + σZ).
 
-    E ranking(θ + σZ)_i = 1 + Σ_{j≠i} D((θ_i − θ_j)/σ). D is the distribution function of the
-    difference of two noises, `noise.difference`: Φ(t/√2) for `normal`, the logistic sigmoid for
-    `gumbel`. `perturbed(ranking)` estimates the same ranks by samples; these have no variance.
+    E ranking(θ + σZ)_i = 1 + Σ_{j≠i} D((θ_i − θ_j)/σ). D is `noise.difference`, the distribution
+    function of the difference of two noises. It is Φ(t/√2) for `normal`, and the logistic sigmoid
+    for `gumbel`. `perturbed(ranking)` estimates the same ranks from samples. The exact
+    ranks have no variance.
 
     Args:
       scores: real numbers `[..., n]`.
       sigma: σ ≥ 0, a number or one for each slice, `[..., 1]`. It may be traced and differentiated.
-      noise: `normal`, `gumbel` or another `Noise` that adds and whose `difference` is known.
+      noise: `normal`, `gumbel` or another `Noise` with a known `difference`. It must add.
       axis: the axis to rank along, an int.
 
     Returns:
@@ -33,13 +34,12 @@ def expected_ranking(
       does the memory of the backward pass.
 
     Limits:
-      Ties share their ranks evenly, at σ = 0 too; there the derivative is 0. Scores of ±inf are at
+      Ties share their ranks evenly, at σ = 0 too. There the derivative is 0. Scores of ±inf are at
       the ends, and pass no derivative. A slice with nan is nan. A traced σ < 0 gives nan.
 
     Raises:
-      TypeError: scores that are not real numbers; a noise whose difference is not known.
-      ValueError: an axis that is out of range or empty; a `sigma` that does not broadcast or is
-        negative.
+      TypeError: scores are not real numbers; the noise does not add, or has no known difference.
+      ValueError: the axis is out of range or empty; `sigma` does not broadcast, or is negative.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -67,10 +67,10 @@ def _expected_ranking(
     largest = float(limits.max) / 4
     x = jnp.clip(scores.astype(sigma.dtype), -largest, largest)
     difference = jnp.expand_dims(x, axis + 1) - jnp.expand_dims(x, axis)  # [own, other]
-    # A second derivative has 1/σ³, which overflows below this σ.
+    # Below this σ the 1/σ³ of a second derivative overflows.
     sharp = (sigma >= 0) & (sigma < 2 * float(limits.tiny) ** (1 / 3))
     far = sharp | (abs(difference) > _FAR * sigma)
     scaled = jnp.where(far, 0, difference) / jnp.where(sharp, 1, sigma)
     scaled = jnp.where(sigma >= 0, jnp.where(far, _FAR * jnp.sign(difference), scaled), jnp.nan)
-    # The sum has D(0) = ½ too much, of an entry with itself.
+    # The sum has D(0) = ½ of each entry with itself. So ½ is added instead of 1.
     return (0.5 + below(scaled).sum(axis + 1)).astype(scores.dtype)
