@@ -14,8 +14,8 @@ from softmaxx._src.core.types import Array, SmoothMax, Tree
 def regularized(argmax: Callable[..., Any], penalty: Callable[..., Array]) -> SmoothMax:
     r"""Smooths a max by your own regulariser Ω: F(θ) = max_p ⟨θ, p⟩ − Ω(p), argmax the best p.
 
-    The pair is of one instance. All scores, an array or a tree of arrays, have one `argmax` of
-    their shape and one number `value`, `[]`. For a batch use `jax.vmap`.
+    The pair is of one instance: an array of scores, or a tree of arrays. All of them have one
+    `argmax` of their shape, and one number `value`, `[]`. For a batch use `jax.vmap`.
 
     Args:
       argmax: `(scores, *args, **kwargs)` → the maximising p, in the scores' shape, with its
@@ -23,18 +23,17 @@ def regularized(argmax: Callable[..., Any], penalty: Callable[..., Array]) -> Sm
       penalty: `(p, *args, **kwargs)` → Ω(p), a number. It is convex and written in JAX operations.
 
     Returns:
-      A `SmoothMax` of `argmax`, `value` = ⟨θ, p⟩ − Ω(p), a number, and `penalty`. The gradient of
-      `value` in the scores is p itself, exactly; it needs no derivative of `argmax`. The gradient
-      in the arguments is −∂Ω/∂args. The Hessian of `value` is the Jacobian of `argmax`.
+      A `SmoothMax` of `argmax`, `penalty`, and the number `value` = ⟨θ, p⟩ − Ω(p). The gradient of
+      `value` in the scores is exactly p. It needs no derivative of `argmax`. The gradient in the
+      arguments is −∂Ω/∂args. The Hessian of `value` is the Jacobian of `argmax`.
 
     Limits:
       A score of −inf with p = 0 counts 0. Ties are those of `argmax`. The arguments may change Ω,
       but not the set of the p.
 
     Raises:
-      TypeError: an argmax or penalty that is not callable, has no hash, or closes over a traced
-        value.
-      ValueError: a p that does not look like the scores, or an Ω that is no number.
+      TypeError: argmax or penalty is not callable, has no hash, or closes over a traced value.
+      ValueError: p does not look like the scores, or Ω is no number.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
