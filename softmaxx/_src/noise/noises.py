@@ -1,4 +1,4 @@
-"""Noises: how each perturbs a score, its quantiles, and the score function of its density."""
+"""Noises that perturb scores: five ready ones, and the type `Noise` for your own."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,9 +21,9 @@ def _multiply(theta: Array, sigma: Array, z: Array) -> Array:
 class Noise(NamedTuple):
     r"""A noise of density q(z) ∝ exp(−ν(z)), independent in every entry: quantiles and ν'.
 
-    Five are there. `normal`, `gumbel`, `logistic` and `laplace` have location 0 and scale 1; their
-    standard deviations are 1, π/√6, π/√3 and √2. `log_normal` multiplies by exp(σZ − σ²/2) with a
-    normal Z: scores keep their sign, and their mean is θ.
+    Five are ready. `normal`, `gumbel`, `logistic` and `laplace` have location 0 and scale 1. Their
+    standard deviations are 1, π/√6, π/√3 and √2. `log_normal` multiplies the scores by
+    exp(σZ − σ²/2) with a normal Z. They keep their sign, and their mean is θ.
 
     Attributes:
       quantile: the inverse of the distribution function, elementwise. It takes uniforms `[N, n]`
@@ -37,8 +37,8 @@ class Noise(NamedTuple):
 
     Limits:
       The density must be positive and continuous on the whole line. Without tails the derivative is
-      not an expectation over samples. At a kink, as `laplace` has, neither is the second
-      derivative: `laplace` refuses it with a TypeError.
+      not an expectation over samples. With a kink the second derivative is not one either.
+      `laplace` has a kink, and refuses it with a TypeError.
 
     Raises:
       TypeError: from `perturbed`, for something else than functions.
