@@ -18,22 +18,23 @@ _WORD = 32  # bits of a scrambled Sobol point
 
 
 class Sampler(NamedTuple):
-    r"""Draws N points of the unit cube `[N, n]` in independent groups: each point is uniform.
+    r"""Draws N points of the unit cube, `[N, n]`, in independent groups.
 
-    The points of one group cover the cube evenly. Derivatives of `perturbed` are unbiased for any
-    such groups: the baseline of a sample is the mean answer of all other groups. The variance of
-    `standard_error` is unbiased too: it is read from the spread of the groups.
+    Each point is uniform. The points of one group cover the cube evenly. Derivatives of `perturbed`
+    are unbiased for any such groups: the baseline of a sample is the mean answer of all other
+    groups. The variance of `standard_error` comes from the spread of the groups, and is unbiased
+    too.
 
-    A sampler is itself a function of `(key, shape, dtype)`. Four are there:
+    A sampler is itself a function of `(key, shape, dtype)`. Four are ready:
 
       `independent`: groups of one point, plain Monte Carlo.
-      `antithetic`: pairs u and 1 − u; N is even. It lowers the variance of the value. Derivatives
-        do better with `independent`, since the baseline cancels within a pair.
-      `latin_hypercube`: two groups; N is even. In each group every axis has one point in each of
-        its N/2 slices.
-      `sobol`: two groups of Sobol points; N is even, powers of two from 32 on are best. SciPy has
-        the direction numbers (Joe and Kuo), for up to 21201 scores. A random triangular matrix and
-        a random shift scramble the points.
+      `antithetic`: pairs u and 1 − u, for an even N. It lowers the variance of the value.
+        Derivatives do better with `independent`, because the baseline cancels within a pair.
+      `latin_hypercube`: two groups, for an even N. In each group every axis has one point in each
+        of its N/2 slices.
+      `sobol`: two groups of Sobol points, for an even N. Powers of two from 32 on are best. SciPy
+        has the direction numbers (Joe and Kuo), for up to 21201 scores. A random triangular matrix
+        and a random shift scramble the points.
 
     Attributes:
       draw: `(key, (rows, dimension), dtype)` → one group, uniforms strictly between 0 and 1.
@@ -80,7 +81,7 @@ def groups_of_points(
 ) -> Array:
     """The points of the groups with these numbers, `[groups·size, dimension]`.
 
-    A group has the same points in whichever call it is drawn.
+    With one key a group has the same points in every call.
     """
     # Threefry keys are independent under vmap. Other kinds are not: rbg draws by the first of them.
     key = jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")
@@ -95,11 +96,12 @@ def _uniform(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
     """Uniforms strictly between 0 and 1. They are odd multiples of ε/2, and so is 1 − u."""
     if dtype != jnp.float32:
         return jax.random.uniform(key, shape, dtype) + jnp.finfo(dtype).eps / 2
-    # Threefry makes two words at a time. In float32 `jax.random.uniform` keeps only one of them;
-    # this keeps both, since drawing is a third of the time of `perturbed`.
+    # Threefry makes two words at a time. In float32 `jax.random.uniform` keeps only one of them.
+    # Both are kept here, because drawing is a third of the time of `perturbed`.
     seed = jax.random.bits(key, (2,), jnp.uint32)
     words = threefry_2x32(seed, jnp.arange(math.prod(shape), dtype=jnp.uint32)).reshape(shape)
-    # Inside of shard_map the words have forgotten that seeds differ.
+    # Inside of shard_map the type of the words does not say that they differ between devices. The
+    # type of the seed does.
     return _fraction(words | (seed[0] & 0), dtype)
 
 
@@ -140,7 +142,7 @@ def _fraction(words: Array, dtype: jnp.dtype) -> Array:
 
 
 def _sum_of_bits(bits: Array, values: Array) -> Array:
-    """The sum over GF(2), along axis 1, of the values whose bit is not 0."""
+    """The sum over GF(2), along axis 1, of the values with a bit other than 0."""
     values = jnp.where(bits != 0, values, jnp.uint32(0))
     return lax.reduce(values, np.uint32(0), lax.bitwise_xor, (1,))
 
