@@ -1,7 +1,7 @@
-"""Perturbed scores u: where they are, how they move with θ and σ, and the ratio of their densities.
+"""The density q of perturbed scores u, and how its logarithm moves with θ and σ.
 
-The derivative of an expectation over u is the mean of answers times the derivative of log q(u), the
-score function of the density q.
+The derivative of an expectation E y(u) is E y(u)·∂ log q(u). The factor ∂ log q is called the score
+function of q.
 """
 
 from functools import partial
@@ -18,9 +18,9 @@ Leaf = tuple[Array, Array, Array]  # θ, σ and the samples z of one array of th
 
 
 def perturbed_scores(noise: Noise, theta: Array, sigma: Array, z: Array) -> Array:
-    """Where the oracle is asked, `[N, ...]`, without a derivative.
+    """The scores that the oracle sees, `[N, ...]`, without a derivative.
 
-    How the samples move with the scores is in the density ratio.
+    The derivatives in θ and σ come from the density ratio.
     """
     sigma = jnp.where(sigma >= 0, sigma, jnp.nan)
     return sharding.computed_once(lax.stop_gradient(noise.perturb(theta[None], sigma[None], z)))
@@ -45,16 +45,16 @@ def log_ratio(
 ) -> Array:
     """log q(u; θ, σ) − log q(u; θ₀, σ₀) of each fixed sample u as θ and σ move.
 
-    The value is 0, since they are θ₀ and σ₀ here; the derivatives are not. It is summed over an
-    instance: `[N]`, or if there are axes `[N, ..., 1]` with these kept.
+    The value is 0, because θ is θ₀ and σ is σ₀. The derivatives are those of log q. It is summed
+    over an instance: `[N]`, or with `axes` `[N, ..., 1]`, these axes kept.
     """
     return _sum_over_instance(axes, sharding.zeros_keeping_sharding(z))
 
 
 @log_ratio.defjvp
 def _log_ratio_jvp(noise, axes, primals, tangents):
-    # q(u; θ, σ) = q(z)/|∂u/∂z|. So d log q = −ν'(z)·dz − d log |∂u/∂z| for the dz that keeps u
-    # where it is. Scores without noise have none.
+    # q(u; θ, σ) = q(z)/|∂u/∂z|. So d log q = −ν'(z)·dz − d log |∂u/∂z|, with the dz that keeps u
+    # fixed. Scores that no noise moves have no derivative.
     theta, sigma, z = primals
     z = _noise_of_fixed(noise, theta, sigma, z)
     point, motion = _motion(noise, theta, sigma, z, tangents[0], tangents[1])
@@ -65,7 +65,7 @@ def _log_ratio_jvp(noise, axes, primals, tangents):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _noise_of_fixed(noise: Noise, theta: Array, sigma: Array, z: Array) -> Array:
-    """The noise z of fixed samples u, a function of θ and σ: its value is z, without rounding."""
+    """The noise z of fixed samples u as a function of θ and σ. Its value is z without rounding."""
     return z
 
 
