@@ -1,4 +1,4 @@
-"""The means behind `perturbed`: of an oracle's answers, and of its max, with their derivatives."""
+"""The means behind `perturbed`: an oracle's mean answer and mean max, with their derivatives."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ Part = Literal["mean", "error"]  # of an `Expectation`
 
 
 class Call(NamedTuple):
-    """The arguments of one call, checked; σ once for each leaf of the scores."""
+    """The checked arguments of one call, with one σ for each leaf of the scores."""
 
     scores: Tree
     sigmas: tuple
@@ -28,7 +28,7 @@ class Call(NamedTuple):
 
 
 class _Problem(NamedTuple):
-    """What the oracle is asked: the leaves of the scores and their σ in the working dtype."""
+    """The leaves of the scores and their σ in the working dtype, and the oracle's answers."""
 
     theta: list[Array]
     sigma: list[Array]
@@ -75,7 +75,7 @@ def _has_derivatives(args: tuple) -> bool:
 
 
 def _product(plan: Plan, solve: Callable, in_args: bool, leaves: list[Leaf]) -> _Product:
-    # For a fixed y, ⟨u, y⟩ moves by ⟨y, du⟩ (Danskin 1967). So ∂ value/∂θ = E y·∂u/∂θ and
+    # ⟨u, y⟩ moves as if y were fixed, by ⟨y, du⟩ (Danskin 1967). So ∂ value/∂θ = E y·∂u/∂θ and
     # ∂ value/∂σ = E y·∂u/∂σ.
     u, y = solve(leaves)
     y = [one.astype(x.dtype) for one, x in zip(jax.tree.leaves(y), u, strict=True)]
@@ -94,7 +94,7 @@ def _mean_value(call: Call, problem: _Problem, products: Expectation) -> Array:
     """The mean value with its gradients: in the scores, in σ and in the oracle's arguments."""
     value, mean = products.constant.value, products.mean
     value = value if mean.change is None else value + mean.change
-    # Rounded as `argmax` is, so that it equals it.
+    # The gradient is rounded like `argmax`, so that the two are equal.
     by_theta = [
         g.astype(leaf.dtype).astype(g.dtype)
         for g, leaf in zip(mean.by_theta, jax.tree.leaves(call.scores), strict=True)
@@ -126,6 +126,6 @@ def _problem(call: Call, oracle: Oracle, plan: Plan) -> _Problem:
 
 
 def _one_or_nan(theta: list[Array], sigma: list[Array]) -> Array:
-    """The factor nan for scores with a nan and for σ < 0, whatever the oracle answers; else 1."""
+    """A factor: nan if a score is nan or σ < 0, whatever the oracle answers. Else it is 1."""
     wrong = [jnp.isnan(t).any() | ~(s >= 0).all() for t, s in zip(theta, sigma, strict=True)]
     return jnp.where(jnp.stack(wrong).any(), jnp.nan, 1)
