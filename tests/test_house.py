@@ -1,4 +1,4 @@
-"""The rooms of the package: a file imports from lower floors and from its own room, never sideways and never up."""
+"""The house: a file imports from lower floors and its own room; functions are short."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -18,7 +18,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def imported(path: Path, root: Path = ROOT) -> list[tuple[int, str]]:
-    """Line and file of each import from the package; `from package import module` names the module."""
+    """Line and file of each import from the package. Of `from package import module` the module."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -100,7 +100,8 @@ def test_nothing_outside_of_the_package_and_its_tests_imports_the_rooms(folder):
     [
         (
             {"core/dtypes.py": ["choices/engine.py"]},
-            "softmaxx/_src/core/dtypes.py:1: imports softmaxx/_src/choices/engine.py, from a higher floor",
+            "softmaxx/_src/core/dtypes.py:1: imports softmaxx/_src/choices/engine.py, "
+            "from a higher floor",
         ),
         ({"choices/simplex.py": ["oracles/ranking.py"]}, "from a neighbour"),
         ({"losses/a.py": ["losses/b.py"], "losses/b.py": ["losses/a.py"]}, "a circle: "),
