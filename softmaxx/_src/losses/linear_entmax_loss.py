@@ -124,25 +124,28 @@ class _Solved(NamedTuple):
     tau: Array
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _loss(layer: BlockedLayer, label: Array, power: Power) -> Array:
-    """F − x_y of the scores x and the label y."""
-    return _solve(layer, label, power).loss
+    """F − x_y of the scores x and the label y, `[..., 1]`."""
+    return _loss_of(layer, label, _solve(layer, label, power), power)
 
 
-@_loss.defjvp
-def _loss_jvp(power, primals, tangents):
-    # loss' = ⟨p − y, dx⟩ (Danskin). From x = features·weights follows
-    # dx = dfeatures·weights + features·dweights.
-    layer, label = primals
-    solved = _solve(layer, label, power)
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _loss_of(layer: BlockedLayer, label: Array, solved: _Solved, power: Power) -> Array:
+    """The loss with its derivative."""
+    return solved.loss
+
+
+@_loss_of.defjvp
+def _loss_of_jvp(power, primals, tangents):
+    # loss' = ⟨p − y, dx⟩ with x = features·weights, so that dx = dfeatures·weights + features·dweights (Danskin).
+    layer, label, solved = primals
     tau = _threshold_of(layer, solved, power)
 
     def weight(x, index):
         p = _choice(x, solved.peak, tau, power)
         return jnp.where(label < 0, 0, p - (index == label.astype(index.dtype)).astype(p.dtype))
 
-    return solved.loss, weighed_tangent(layer, tangents[0], weight)
+    return _loss_of(*primals, power), weighed_tangent(layer, tangents[0], weight)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -172,6 +175,7 @@ def _choice(x: Array, peak: Array, tau: Array, power: Power) -> Array:
 
 
 def _solve(layer: BlockedLayer, label: Array, power: Power) -> _Solved:
+    """All without a derivative."""
     layer = lax.stop_gradient(layer)
     one = jnp.ones_like(label, layer.dtype)
     if power is Power.EXPONENTIAL:
@@ -226,7 +230,9 @@ def _groups(layer: BlockedLayer, label: Array, one: Array) -> tuple[Array, tuple
         largest = (x,)
         # In two steps: the groups are few, and so short a last axis would not be vectorised.
         for number in (finer, groups):
-            parts = [part.reshape(*one.shape[:-1], -1, number) for part in largest]
+            parts = [
+                part.reshape(*one.shape[:-1], part.shape[-1] // number, number) for part in largest
+            ]
             largest = pyramid.two_largest(parts, axis)
         return score + _score_of(x, index, label), largest
 
