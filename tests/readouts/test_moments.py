@@ -1,168 +1,154 @@
-"""Readouts: positions, several axes, spreads, against sums worked out in NumPy."""
+"""Mean position, spread and covariance of a choice, against sums worked out in NumPy."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contracts import scores_of
-from jax.test_util import check_grads
+from derivatives import check_to_second_order
+from registry import scores_of
 
 import softmaxx as sx
 
-POSITIONS = jnp.array([-1.0, 0.5, 0.7, 2.0, 10.0])
+pytestmark = pytest.mark.unoptimized
+MOMENTS = [sx.expected_index, sx.expected_spread, sx.expected_covariance]
+POSITIONS = np.array([-1.0, 0.5, 0.7, 2.0, 10.0])
 
 
-def test_positions_give_the_axis_its_values():
-    choice = sx.softmax(scores_of((3, 5)))
-    np.testing.assert_allclose(sx.expected_index(choice, positions=POSITIONS), choice @ POSITIONS)
-    np.testing.assert_allclose(
-        sx.expected_index(choice.T, axis=0, positions=POSITIONS), choice @ POSITIONS
-    )
-    each = POSITIONS[None] * jnp.array([[1.0], [2.0], [3.0]])
-    np.testing.assert_allclose(sx.expected_index(choice, positions=each), (choice * each).sum(-1))
-    labels = np.array([3, 1, 4, 1, 5])
-    np.testing.assert_allclose(
-        sx.expected_index(choice, positions=labels), choice @ labels.astype(float)
-    )
-    np.testing.assert_allclose(
-        sx.soft_argmax(scores_of((3, 5)), positions=POSITIONS), choice @ POSITIONS
-    )
+def random_choices(shape: tuple[int, ...]) -> np.ndarray:
+    """The first axis is that of the batch."""
+    weights = np.exp(np.asarray(scores_of(shape)))
+    return weights / weights.sum(tuple(range(1, len(shape))), keepdims=True)
 
 
-def test_two_axes_give_coordinates_in_the_order_listed():
-    choice = np.asarray(sx.softmax(scores_of((2, 4, 5)), axis=(1, 2)))
-    y = (choice * np.arange(4)[:, None]).sum((1, 2))
-    x = (choice * np.arange(5)).sum((1, 2))
-    np.testing.assert_allclose(sx.expected_index(choice, axis=(1, 2)), np.stack([y, x], -1))
-    np.testing.assert_allclose(sx.expected_index(choice, axis=(-1, 1)), np.stack([x, y], -1))
-    scaled = sx.expected_index(choice, axis=(1, 2), positions=(jnp.arange(4) / 3, POSITIONS))
-    np.testing.assert_allclose(
-        scaled, np.stack([y / 3, (choice * np.asarray(POSITIONS)).sum((1, 2))], -1)
-    )
-    var_y = (choice * (np.arange(4)[:, None] - y[:, None, None]) ** 2).sum((1, 2))
-    var_x = (choice * (np.arange(5) - x[:, None, None]) ** 2).sum((1, 2))
-    np.testing.assert_allclose(
-        sx.expected_spread(choice, axis=(1, 2)), np.sqrt(np.stack([var_y, var_x], -1))
-    )
-    assert sx.soft_argmax(choice, axis=(2,)).shape == (2, 4, 1)
+def summed(p: np.ndarray, positions: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Mean `[d]`, spread `[d]` and covariance `[d, d]` of one choice, as sums over its grid."""
+    grid = np.stack(np.meshgrid(*positions, indexing="ij"), -1).reshape(-1, p.ndim)
+    p = p.ravel()
+    mean = p @ grid
+    away = grid - mean
+    covariance = (p[:, None, None] * away[:, :, None] * away[:, None, :]).sum(0)
+    return mean, np.sqrt(np.diagonal(covariance)), covariance
 
 
-def test_three_axes():
-    hot = jnp.zeros((3, 4, 5)).at[2, 1, 3].set(1.0)
-    np.testing.assert_array_equal(sx.expected_index(hot, axis=(0, 1, 2)), [2, 1, 3])
-    np.testing.assert_array_equal(sx.expected_spread(hot, axis=(0, 1, 2)), 0)
+def test_positions_of_every_kind_give_a_single_axis_its_values():
+    choice = np.zeros((8, 5))
+    choice[:3] = random_choices((3, 5))
+    choice[3, [0, 4]] = 0.5  # and row 4 is nothing
+    choice[5, :2] = [0.5, np.nan]
+    choice[6] = 0.2
+    choice[7, 3] = 1
+    positions = {
+        "index": None,
+        "numbers": POSITIONS,
+        "labels": np.array([3, 1, 4, 1, 5]),
+        "each": POSITIONS * np.arange(1.0, 9.0)[:, None],
+    }
 
+    @jax.jit
+    def read(choice, positions):
+        rows = {
+            name: [moment(choice, positions=x) for moment in MOMENTS]
+            for name, x in positions.items()
+        }
+        x = positions["numbers"]
+        columns = [moment(choice.T, axis=0, positions=x) for moment in MOMENTS]
+        return rows, columns
 
-def test_spread_of_known_distributions():
-    np.testing.assert_allclose(sx.expected_spread(jnp.array([0.5, 0, 0, 0, 0.5])), 2.0)
-    np.testing.assert_allclose(sx.expected_spread(jnp.full(12, 1 / 12)), np.sqrt((12**2 - 1) / 12))
-    np.testing.assert_array_equal(sx.expected_spread(jnp.zeros(4)), 0)
-    assert np.isnan(sx.expected_spread(jnp.array([0.5, jnp.nan])))
-    far = 1e6 + jnp.arange(4.0, dtype=np.float32)  # no cancellation of squares
-    np.testing.assert_allclose(
-        sx.expected_spread(jnp.full(4, 0.25, np.float32), positions=far), np.sqrt(1.25), rtol=1e-6
-    )
-
-
-def test_derivatives_of_both_in_choice_and_positions():
-    choice, weights = sx.softmax(scores_of((2, 5))), jnp.array([0.3, -1.2])
-    for readout in [sx.expected_index, sx.expected_spread]:
-
-        @jax.jit
-        def loss(choice, positions, readout=readout):
-            return (weights * readout(choice, positions=positions)).sum()
-
-        check_grads(loss, (choice, POSITIONS), order=2, modes=("fwd", "rev"))
-
-
-def test_spread_through_a_choice_and_at_a_single_point():
-    def spread(scores):
-        return sx.expected_spread(sx.sparsemax(scores))
-
-    check_grads(
-        jax.jit(spread),
-        (jnp.array([0.3, 0.1, 0.25, -3.0]),),
-        order=2,
-        modes=("fwd", "rev"),
-        eps=1e-4,
-    )
-    np.testing.assert_array_equal(jax.grad(spread)(jnp.array([5.0, 0.0, 0.0])), 0)
-    np.testing.assert_array_equal(jax.jit(jax.hessian(spread))(jnp.array([5.0, 0.0, 0.0])), 0)
-    with jax.checking_leaks():
-        jax.jit(jax.grad(spread))(jnp.array([0.3, 0.1, 0.25, -3.0]))
-    rows = scores_of((4, 6))
-    np.testing.assert_allclose(jax.vmap(spread)(rows), spread(rows), atol=1e-14)
-
-
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_half_precision_index_is_rounded_once(dtype):
-    scores = (4 * scores_of((8, 100))).astype(dtype)
-    for readout in [sx.soft_argmax, sx.sparse_argmax]:
-        np.testing.assert_array_equal(
-            readout(scores), readout(scores.astype(np.float32)).astype(dtype)
-        )
-
-
-def test_sparse_argmax_takes_any_alpha():
-    scores = scores_of((3, 6))
-    for alpha in [1.0, 1.5, 2.0]:
-        expected = sx.expected_index(sx.entmax(scores, alpha=alpha))
-        np.testing.assert_allclose(sx.sparse_argmax(scores, alpha=alpha), expected)
-    slope = jax.jacfwd(lambda a: sx.sparse_argmax(scores, alpha=a))(1.5)
-    np.testing.assert_allclose(
-        slope, jax.jacfwd(lambda a: sx.expected_index(sx.entmax(scores, alpha=a)))(1.5)
-    )
-
-
-def test_a_background_pulls_the_soft_index_but_not_the_sparse_one():
-    scores = jnp.zeros(64).at[12].set(3.0)
-    assert sx.soft_argmax(scores) > 25
-    assert sx.sparse_argmax(scores) == 12
+    rows, columns = read(choice, positions)
+    for name, got in rows.items():
+        x = np.arange(5) if name == "index" else positions[name]
+        for i, p in enumerate(choice):
+            expected = summed(p, [np.broadcast_to(x, choice.shape)[i].astype(float)])
+            for one, reference in zip(got, expected, strict=True):
+                np.testing.assert_allclose(one[i], np.squeeze(reference), atol=1e-14)
+    for one, column in zip(rows["numbers"], columns, strict=True):
+        np.testing.assert_allclose(column, one, atol=1e-14)
+    index, spread, variance = map(np.asarray, rows["index"])
+    np.testing.assert_allclose(spread[[3, 6]], [2, np.sqrt((5**2 - 1) / 12)])
+    np.testing.assert_allclose(variance[3], 4)
+    np.testing.assert_array_equal([index[4], spread[4], variance[4]], 0)
+    np.testing.assert_array_equal([index[7], spread[7], variance[7]], [3, 0, 0])
+    assert np.isnan([index[5], spread[5], variance[5]]).all()
 
 
 @pytest.mark.parametrize("shape", [(7,), (4, 5), (3, 4, 5)])
-def test_covariance_of_any_rank_is_the_sum_over_a_grid(shape):
+def test_several_axes_give_sums_over_the_grid_in_the_order_listed(shape):
+    choice = np.zeros((5, *shape))
+    choice[:2] = random_choices((2, *shape))
+    place = tuple(n - 2 for n in shape)
+    choice[(2, *place)] = 1  # and map 3 is nothing
+    choice[4].flat[1] = np.nan
     axes = tuple(range(1, 1 + len(shape)))
-    choice = np.asarray(sx.softmax(scores_of((2, *shape)), axis=axes))
+    backwards = (-1, *axes[-2::-1])
     positions = tuple(100 + np.cumsum(1 + np.arange(n) % 3).astype(float) for n in shape)
-    grid = np.stack(np.meshgrid(*positions, indexing="ij"), -1)
-    for p, got in zip(
-        choice, sx.expected_covariance(choice, axis=axes, positions=positions), strict=True
-    ):
-        away = grid - (p[..., None] * grid).sum(tuple(range(len(shape))))
-        expected = (p[..., None, None] * away[..., :, None] * away[..., None, :]).sum(
-            tuple(range(len(shape)))
-        )
-        np.testing.assert_allclose(got, expected, atol=1e-12)
-    covariance = sx.expected_covariance(choice, axis=axes)
-    diagonal = jnp.diagonal(covariance, axis1=-2, axis2=-1)
-    np.testing.assert_allclose(diagonal, sx.expected_spread(choice, axis=axes) ** 2, atol=1e-12)
-    backwards = sx.expected_covariance(choice, axis=axes[::-1])
-    np.testing.assert_allclose(backwards, covariance[..., ::-1, ::-1], atol=1e-12)
-
-
-def test_covariance_of_a_diagonal_of_one_axis_and_of_nothing():
-    np.testing.assert_allclose(
-        sx.expected_covariance(jnp.eye(4) / 4, axis=(0, 1)), np.full((2, 2), 1.25)
-    )
-    np.testing.assert_allclose(sx.expected_covariance(jnp.array([0.5, 0, 0, 0, 0.5])), 4)
-    np.testing.assert_array_equal(sx.expected_covariance(jnp.zeros((3, 4)), axis=(0, 1)), 0)
-    np.testing.assert_array_equal(
-        sx.expected_covariance(jnp.zeros((3, 4)).at[1, 2].set(1.0), axis=(0, 1)), 0
-    )
-    assert np.isnan(sx.expected_covariance(jnp.full((3, 4), jnp.nan), axis=(0, 1))).all()
-    far = 1e4 + jnp.arange(4.0, dtype=np.float32)  # no cancellation of squares
-    choice = jnp.eye(4, dtype=np.float32) / 4
-    got = sx.expected_covariance(choice, axis=(0, 1), positions=(far, far))
-    np.testing.assert_allclose(got, np.full((2, 2), 1.25), rtol=1e-6)
-    assert sx.expected_covariance(choice.astype(jnp.bfloat16), axis=(0, 1)).dtype == jnp.bfloat16
-
-
-def test_derivatives_of_the_covariance():
-    choice, weights = sx.softmax(scores_of((2, 4, 3)), axis=(1, 2)), scores_of((2, 2, 2), seed=1)
+    settings = [(axes, None), (axes, positions), (backwards, positions[::-1])]
 
     @jax.jit
-    def loss(choice, y, x):
-        return (weights * sx.expected_covariance(choice, axis=(1, 2), positions=(y, x))).sum()
+    def read(choice):
+        return [[moment(choice, axis=a, positions=x) for moment in MOMENTS] for a, x in settings]
 
-    check_grads(loss, (choice, POSITIONS[:4], POSITIONS[2:]), order=2, modes=("fwd", "rev"))
+    by_index, by_positions, reversed_axes = jax.tree.map(np.asarray, read(choice))
+    for got, x in [(by_index, [np.arange(n) for n in shape]), (by_positions, positions)]:
+        for i, p in enumerate(choice):
+            for one, expected in zip(got, summed(p, x), strict=True):
+                np.testing.assert_allclose(one[i], expected, atol=1e-12)
+    for one, other in zip(by_positions[:2], reversed_axes[:2], strict=True):
+        np.testing.assert_allclose(other, one[..., ::-1], atol=1e-12)
+    np.testing.assert_allclose(reversed_axes[2], by_positions[2][..., ::-1, ::-1], atol=1e-12)
+    for got, where in [(by_index, place), (by_positions, [x[-2] for x in positions])]:
+        np.testing.assert_array_equal(got[0][2], where)
+        for one in got[1:]:
+            np.testing.assert_array_equal(one[2], 0)
+        for one in got:
+            np.testing.assert_array_equal(one[3], 0)
+            assert np.isnan(one[4]).all()
+
+
+def test_far_positions_do_not_cancel_in_float32():
+    far = np.arange(4, dtype=np.float32)
+
+    @jax.jit
+    def read(row, diagonal, far):
+        return (
+            sx.expected_spread(row, positions=far + 1e6),
+            sx.expected_covariance(diagonal, axis=(0, 1), positions=(far + 1e4, far + 1e4)),
+        )
+
+    spread, covariance = read(np.full(4, 0.25, np.float32), np.eye(4, dtype=np.float32) / 4, far)
+    np.testing.assert_allclose(spread, np.sqrt(1.25), rtol=1e-6)
+    np.testing.assert_allclose(covariance, np.full((2, 2), 1.25), rtol=1e-6)
+
+
+def test_derivatives_in_choice_and_positions_and_through_a_choice():
+    random = np.random.RandomState(1)
+    of_index, of_spread, of_joint = random.randn(2), random.randn(2), random.randn(2, 2, 2)
+
+    def loss(choice, x, joint, rows, columns, scores):
+        covariance = sx.expected_covariance(joint, axis=(1, 2), positions=(rows, columns))
+        return (
+            (of_index * sx.expected_index(choice, positions=x)).sum()
+            + (of_spread * sx.expected_spread(choice, positions=x)).sum()
+            + (of_joint * covariance).sum()
+            + sx.expected_spread(sx.sparsemax(scores))
+        )
+
+    arguments = (
+        random_choices((2, 5)),
+        POSITIONS,
+        random_choices((2, 4, 3)),
+        POSITIONS[:4],
+        POSITIONS[2:],
+        np.array([0.3, 0.1, 0.25, -3.0]),
+    )
+    check_to_second_order(loss, *arguments)
+    with jax.checking_leaks():
+        jax.jit(jax.grad(loss)).trace(*arguments)
+
+
+def test_the_slope_of_the_spread_is_zero_where_the_choice_is_a_single_point():
+    def spread(scores):
+        return sx.expected_spread(sx.sparsemax(scores))
+
+    slopes = jax.jit(lambda x: (jax.grad(spread)(x), jax.hessian(spread)(x)))
+    for slope in slopes(np.array([5.0, 0.0, 0.0])):
+        np.testing.assert_array_equal(slope, jnp.zeros_like(slope))

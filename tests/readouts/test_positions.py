@@ -1,10 +1,13 @@
 """The coordinate conventions, against numbers worked out by hand."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
+from grids import gaussian
 
 import softmaxx as sx
+
+pytestmark = pytest.mark.unoptimized
 
 
 def test_every_convention_by_hand():
@@ -31,34 +34,49 @@ def test_positions_are_rounded_once_and_the_table_is_right_both_ways(n):
         (False, (0.0, 1.0)): (lambda i: (i + 0.5) / n, lambda x: n * x - 0.5),
     }
     for (align_corners, interval), (to, back) in table.items():
-        x = sx.unit_positions(n, align_corners=align_corners, interval=interval)
+        x = np.asarray(sx.unit_positions(n, align_corners=align_corners, interval=interval))
         np.testing.assert_allclose(x, to(i), atol=1e-15)
-        np.testing.assert_allclose(back(np.asarray(x)), i, atol=1e-13)
-    np.testing.assert_array_equal(sx.unit_positions(n), -sx.unit_positions(n)[::-1])
-    np.testing.assert_array_equal(sx.unit_positions(n), (2 * i + 1 - n) / n)
+        np.testing.assert_allclose(back(x), i, atol=1e-13)
+    x = np.asarray(sx.unit_positions(n))
+    np.testing.assert_array_equal(x, -x[::-1])
+    np.testing.assert_array_equal(x, (2 * i + 1 - n) / n)
     np.testing.assert_array_equal(
         sx.unit_positions(n, align_corners=True), (2 * i + 1 - n) / (n - 1)
     )
 
 
-@pytest.mark.parametrize("shape", [(9,), (6, 9), (4, 6, 9)])
-def test_a_peak_is_read_in_every_convention(shape):
-    index = np.array([n / 3 + 0.2 for n in shape])
-    axes = tuple(range(len(shape)))
-    choice = sx.gaussian_heatmap(jnp.asarray(index), shape=shape, sigma=0.6)
-    choice = choice / choice.sum()
-    read = np.asarray(sx.expected_index(choice, axis=axes))
-    for convention, convert in [
+def test_a_peak_is_read_in_every_convention():
+    conventions = [
         (sx.pixel_positions, lambda i, n: i),
         (lambda n: sx.pixel_positions(n, origin=0.5), lambda i, n: i + 0.5),
         (sx.unit_positions, lambda i, n: (2 * i + 1) / n - 1),
         (lambda n: sx.unit_positions(n, align_corners=True), lambda i, n: 2 * i / (n - 1) - 1),
         (lambda n: sx.unit_positions(n, interval=(0.0, 1.0)), lambda i, n: (i + 0.5) / n),
-    ]:
-        got = sx.expected_index(choice, axis=axes, positions=tuple(convention(n) for n in shape))
-        np.testing.assert_allclose(
-            got, [convert(i, n) for i, n in zip(read, shape, strict=True)], atol=1e-12
-        )
+    ]
+    maps = []
+    for shape in [(9,), (6, 9), (4, 6, 9)]:
+        centre = np.array([n / 3 + 0.2 for n in shape])
+        choice = gaussian(tuple(map(np.arange, shape)), centre, 0.6)
+        maps.append(choice / choice.sum())
+
+    @jax.jit
+    def read(maps):
+        return [
+            [
+                sx.expected_index(
+                    choice,
+                    axis=tuple(range(choice.ndim)),
+                    positions=positions and tuple(map(positions, choice.shape)),
+                )
+                for positions in [None, *(positions for positions, _ in conventions)]
+            ]
+            for choice in maps
+        ]
+
+    for choice, (index, *others) in zip(maps, read(maps), strict=True):
+        for (_, convert), got in zip(conventions, others, strict=True):
+            expected = [convert(i, n) for i, n in zip(index, choice.shape, strict=True)]
+            np.testing.assert_allclose(got, np.array(expected), atol=1e-12)
 
 
 def test_wrong_lengths():
