@@ -32,6 +32,12 @@ class Power(Enum):
     ANY = None  # any other α, and an α that is an array
 
     @property
+    def order(self) -> int:
+        """The exponent, where it is a whole number."""
+        assert isinstance(self.value, int)
+        return self.value
+
+    @property
     def on_support(self) -> bool:
         """Whether sums over the support are enough to find the threshold."""
         return self in (Power.SQUARE, Power.LINEAR)
@@ -41,8 +47,8 @@ def power_of(alpha: Number) -> Power:
     """The power for this α; a Python number may be specialised, an array is not."""
     if isinstance(alpha, jax.Array) or jnp.ndim(alpha):
         return Power.ANY
-    for power in (one for one in Power if one is not Power.ANY):
-        if math.isclose(float(alpha), 1 + 1 / power.value, rel_tol=1e-12):
+    for power in Power:
+        if power.value and math.isclose(float(alpha), 1 + 1 / power.value, rel_tol=1e-12):
             return power
     return Power.ANY
 
@@ -67,7 +73,7 @@ def raised(
     positive = jnp.where(s <= 0, 1, s)
     r = 1 / jnp.maximum(positive, smallest)
     if power not in (Power.EXPONENTIAL, Power.ANY):
-        return jnp.where(s <= 0, 0, positive**power.value), r
+        return jnp.where(s <= 0, 0, positive**power.order), r
     # Where s is near 1 the rounding of the sum is compensated, as in log1p. Without an offset the
     # correction is exactly 0.
     log_s = _log2(positive) + (y - (positive - offset)) * (1 / math.log(2))

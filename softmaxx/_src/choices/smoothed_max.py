@@ -102,7 +102,7 @@ def _solve(
         over = [
             partial(pyramid.sums_over, level, axes, block=reductions.LONG_BLOCK) for level in levels
         ]
-        return Solved(x, peak, support.solve(over, peak, temperature, power.value, with_height))
+        return Solved(x, peak, support.solve(over, peak, temperature, power.order, with_height))
     above = engine.scaled(peak, peak, temperature)
     alpha = alpha + sharding.full_keeping_sharding(0, peak)
     return Solved(x, peak, series.solve(levels, above, alpha, power, axes, with_height))
@@ -142,7 +142,7 @@ def read(alpha: Array, temperature: Array, solved: Solved, power: Power) -> Arra
     x, peak, threshold = solved
     alpha, temperature = _valid(alpha, temperature)
     if power.on_support:
-        return support.choice(x, peak, temperature, threshold, power.value)
+        return support.choice(x, peak, temperature, threshold, power.order)
     above = engine.scaled(peak, peak, temperature)
     if power is Power.EXPONENTIAL:
         e = jnp.exp(above(x, threshold.tau))

@@ -27,7 +27,7 @@ def computed_once(x: Array) -> Array:
     return lax.while_loop(lambda state: state[0], lambda state: (False, -state[1]), (never, x))[1]
 
 
-def computed_anew(value: Array, each: Array) -> Array:
+def computed_anew(value: float | Array, each: Array) -> Array:
     """The value, which the compiler computes anew for `each`: it takes it out of no loop over it.
 
     Nan and infinity in `each` make the value nan.

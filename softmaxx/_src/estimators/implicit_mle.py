@@ -100,7 +100,7 @@ class _Settings(NamedTuple):
 
     oracle: Oracle
     noise: Noise | Draw
-    count: int
+    num_samples: int
 
 
 class _Problem(NamedTuple):
@@ -109,7 +109,7 @@ class _Problem(NamedTuple):
     theta: Tree
     sigma: Tree
     z: Tree
-    args: tuple
+    args: Any
 
 
 @partial(jax.jit, static_argnames="settings")
@@ -129,7 +129,7 @@ def _implicit_mle(
     z = _draw(settings, key, leaves)
     problem = _Problem(theta, tree.unflatten(sigma), tree.unflatten(z), args)
     answers = _answers(settings, problem)
-    checks.oracles.one_answer_for_each_row("implicit_mle", answers, out, settings.count)
+    checks.oracles.one_answer_for_each_row("implicit_mle", answers, out, settings.num_samples)
     mean = jax.tree.map(lambda y: y.mean(0), answers)
     backward = partial(_by_mean_difference, settings)
     mean = attached.with_backward(backward, mean, (problem, answers, strength))
@@ -156,7 +156,7 @@ def _answers(settings: _Settings, problem: _Problem) -> Tree:
 
 def _draw(settings: _Settings, key: Key, theta: list[Array]) -> list[Array]:
     """The noise of each leaf, drawn as `perturbed` draws it: one matrix, a row for each sample."""
-    noise, shape = settings.noise, (settings.count, sum(leaf.size for leaf in theta))
+    noise, shape = settings.noise, (settings.num_samples, sum(leaf.size for leaf in theta))
     dtype = dtypes.widest_dtype([leaf.dtype for leaf in theta])
     if callable(noise):
         z = noise(key, shape, dtype)

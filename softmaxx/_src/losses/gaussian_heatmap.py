@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,9 +76,9 @@ class Gaussians(NamedTuple):
     """One Gaussian for each point, along the d axes of its map."""
 
     means: Array | None  # [..., d]; None if only the deviations are asked for
-    deviations: tuple[Number, ...]  # d
-    positions: tuple[Array, ...] | None  # d
-    where: ArrayLike | None  # which points are labelled
+    deviations: tuple[Any, ...]  # d numbers or arrays
+    positions: Any  # d arrays, or None
+    where: Any  # booleans, which points are labelled; or None
 
 
 @partial(jax.jit, static_argnames="shape")

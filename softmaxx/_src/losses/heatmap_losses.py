@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -226,7 +227,7 @@ def _checked(
     return choice, Gaussians(targets, deviations, positions, where), axes
 
 
-def _labelled_choice(choice: Array, where: ArrayLike | None, axes: tuple[int, ...]) -> Array:
+def _labelled_choice(choice: Array, where: Any, axes: tuple[int, ...]) -> Array:
     """The choice in its working dtype. Without a label it is 0, whatever it holds."""
     p = dtypes.working(choice)
     if where is None:
@@ -235,9 +236,7 @@ def _labelled_choice(choice: Array, where: ArrayLike | None, axes: tuple[int, ..
     return jnp.where(lax.expand_dims(labelled, sorted(axes)), p, 0)
 
 
-def _labelled_losses(
-    loss: Array, choice: Array, where: ArrayLike | None, axes: tuple[int, ...]
-) -> Array:
+def _labelled_losses(loss: Array, choice: Array, where: Any, axes: tuple[int, ...]) -> Array:
     """The losses `[...]` in the choice's dtype, 0 without a label."""
     loss = elementary.lift_rounding_to_zero(loss)
     slices = [1 if i in axes else n for i, n in enumerate(choice.shape)]

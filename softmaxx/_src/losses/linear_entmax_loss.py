@@ -171,7 +171,7 @@ def _choice(x: Array, peak: Array, tau: Array, power: Power) -> Array:
     """φ(x − τ), the choice of the entries x."""
     if power is Power.EXPONENTIAL:
         return jnp.exp(x - peak - tau)
-    return (jnp.maximum(x - peak - tau, 0) / power.value) ** power.value
+    return (jnp.maximum(x - peak - tau, 0) / power.order) ** power.order
 
 
 def _solve(layer: BlockedLayer, label: Array, power: Power) -> _Solved:
@@ -212,11 +212,11 @@ def _by_support(layer: BlockedLayer, label: Array, one: Array, power: Power) -> 
         partial(pyramid.sums_over, level, (axis,), block=reductions.BLOCK) for level in levels
     ]
     passes.append(partial(layer.sums, one))
-    found = support.solve(passes, peak, jnp.ones_like(peak), power.value, True)
-    omega, _ = support.units(peak, jnp.ones_like(peak), power.value)
+    found = support.solve(passes, peak, jnp.ones_like(peak), power.order, True)
+    omega, _ = support.units(peak, jnp.ones_like(peak), power.order)
     assert found.height is not None
     loss = jnp.maximum(peak + found.height - score, 0)
-    return _Solved(loss, peak, (found.tau + found.delta) / omega * power.value)
+    return _Solved(loss, peak, (found.tau + found.delta) / omega * power.order)
 
 
 def _groups(layer: BlockedLayer, label: Array, one: Array) -> tuple[Array, tuple[Array, ...]]:

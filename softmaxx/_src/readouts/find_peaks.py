@@ -142,7 +142,7 @@ def find_peaks(
 class _Search(NamedTuple):
     """What `find_peaks` is compiled for. `joint` is true for a tuple of axes."""
 
-    count: int
+    peaks: int
     min_distance: tuple[int, ...]
     window: Window
     joint: bool
@@ -199,4 +199,4 @@ def _highest(maxima: Array, search: _Search) -> tuple[Array, Array]:
         taken = windows.within(left, peak, search.min_distance, axes)
         return jnp.where(taken, -jnp.inf, left), (peak, valid)
 
-    return lax.scan(take, maxima, length=search.count)[1]
+    return lax.scan(take, maxima, length=search.peaks)[1]

@@ -84,13 +84,13 @@ def perturbed_argmax(
 
 @partial(jax.jit, static_argnames=("plan", "joint"))
 def _perturbed_argmax(plan, joint, scores, where, sigma, key, positions):
-    p = _mean_vertex(plan, masks.shifted(scores, where, plan.axes), sigma, key)
+    p = _mean_vertex(plan, masks.shifted(scores, where, plan.axes), sigma, key, plan.axes)
     return moments.mean_position(p, positions, plan.axes, joint).astype(scores.dtype)
 
 
-def _mean_vertex(plan: Plan, x: Array, sigma: Number, key: Key) -> Array:
+def _mean_vertex(plan: Plan, x: Array, sigma: Number, key: Key, axes: tuple[int, ...]) -> Array:
     """The mean of `one_hot_argmax` over the samples: a choice, in the shape of x."""
-    axes = tuple(axis + 1 for axis in plan.axes)  # the samples lead
+    axes = tuple(axis + 1 for axis in axes)  # the samples lead
 
     def answers(leaves):
         u = score_function.perturbed_scores(plan.noise, *leaves[0])
