@@ -137,7 +137,8 @@ def _loss_of(layer: BlockedLayer, label: Array, solved: _Solved, power: Power) -
 
 @_loss_of.defjvp
 def _loss_of_jvp(power, primals, tangents):
-    # loss' = ⟨p − y, dx⟩ with x = features·weights, so that dx = dfeatures·weights + features·dweights (Danskin).
+    # loss' = ⟨p − y, dx⟩ (Danskin 1967). From x = features·weights follows
+    # dx = dfeatures·weights + features·dweights.
     layer, label, solved = primals
     tau = _threshold_of(layer, solved, power)
 
