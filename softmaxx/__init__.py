@@ -1,6 +1,6 @@
 """Differentiable argmax for JAX, used as `import softmaxx as sx`; this is the map of its names.
 
-A set of possible answers is given by an oracle: scores → the answer with the largest sum of scores.
+A set of possible answers is given by an oracle: scores → the answer y with the largest ⟨scores, y⟩.
 A smoothing replaces this maximum by a smooth function, and its gradient is the soft answer. Every
 name below is of one kind, and a kind says what goes in and what comes out. `[n]` is the axis of the
 choice.

@@ -1,6 +1,8 @@
 """The engine: the threshold τ of Σ φ((x − τ)/T) = k, for every slice at once.
 
-Nothing is sorted. The solver takes steps of Newton's kind, and each step costs one pass of sums.
+Nothing is sorted. Σφ falls in τ, and it is a sum: to find where it is k takes sums, and never the
+order of the scores. A few passes do, see `support._support_step` for a bound. On a CPU a sort costs
+more than a hundred softmaxes.
 
 On the simplex `solve` starts on a few of the scores, see `pyramid`: a subset of the entries has a
 lower threshold than all of them. For most slices one pass over all scores is then enough. For a
@@ -29,7 +31,10 @@ _BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
 
 
 def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, Array], Array]:
-    """(x, τ) ↦ (x − origin)/T − τ, where the origin is a score near the threshold."""
+    """(x, τ) ↦ (x − origin)/T − τ, where the origin is a score near the threshold.
+
+    A peak of +inf is treated as T = 0.
+    """
     largest, smallest = float(jnp.finfo(peak.dtype).max), float(jnp.finfo(peak.dtype).tiny)
     temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
     # All is a sixteenth: the difference of 3e38 and -3e38 does not overflow, nor 1/T underflow.
@@ -45,14 +50,29 @@ def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, A
 
 
 class Root(NamedTuple):
-    """Where a solver ended: τ, the step δ from it to the solution, and another sum at τ.
+    """Where a solver ended: τ, the step δ from it to the solution, and what else there is at τ.
 
     τ + δ is the solution. The two are kept apart, because float may not resolve their sum.
     """
 
     tau: Array
     delta: Array
+    aside: Array
+
+
+class Threshold(NamedTuple):
+    """The threshold of each slice, in the units of its power: τ + δ, which float may not resolve.
+
+    `total` is Σφ at τ, where a choice needs it. `height` is how far the smoothed max lies above the
+    largest score, in units of T, or None. On the support p^{α−1} = (α−1)(x − τ)/T, so that
+
+        max_p ⟨x, p⟩ + T·H_α(p) = τ + T/(α−1) + T·(Σ p^α − 1)/α.
+    """
+
+    tau: Array
+    delta: Array
     total: Array
+    height: Array | None
 
 
 def solve(
@@ -61,8 +81,9 @@ def solve(
     """Finds the τ at which Σφ = k, on one level of the scores after the other.
 
     `step(τ, passes)` is one pass over a level. It gives the step δ to the solution, the relative
-    error of Σφ at τ + δ, and another sum over the level. A level ends where that error is within
-    the tolerance, or δ below the resolution of τ, for all slices. The next level starts there.
+    error of Σφ at τ + δ, and anything else that is wanted at τ. A level ends where that error is
+    within the tolerance, or δ below the resolution of τ, for all slices. The next level starts
+    there.
 
     The threshold of the last level but one is often that of all scores. So the last two levels are
     solved to the tolerance, and the coarser ones roughly.
@@ -92,7 +113,7 @@ class _State(NamedTuple):
 def _advance(step: Step, tolerance: float | Array, state: _State) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
     (tau, _, _), bracket, _, passes = state
-    delta, error, total = step(tau, passes)
+    delta, error, aside = step(tau, passes)
     target, reach = tau + delta, abs(delta)
     if bracket is not None:
         low, high = bracket
@@ -106,14 +127,14 @@ def _advance(step: Step, tolerance: float | Array, state: _State) -> _State:
     goes_on = jnp.any(moves)
     if bracket is None:  # a bracket shrinks until the loop ends, and may be 1e38 wide
         goes_on &= passes < _MOST_PASSES
-    return _State(Root(jnp.where(moves, target, tau), delta, total), bracket, goes_on, passes + 1)
+    return _State(Root(jnp.where(moves, target, tau), delta, aside), bracket, goes_on, passes + 1)
 
 
 def _on_next_level(state: _State, bracket: Bracket | None) -> _State:
     """Where the next level starts: at τ + δ, inside of the bracket that holds for all levels."""
-    (tau, delta, total), _, _, passes = state
+    (tau, delta, aside), _, _, passes = state
     tau = tau + delta if bracket is None else jnp.clip(tau + delta, *bracket)
-    return _State(Root(tau, delta, total), bracket, passes >= 0, 0 * passes)
+    return _State(Root(tau, delta, aside), bracket, passes >= 0, 0 * passes)
 
 
 def solve_in_bracket(
@@ -124,7 +145,7 @@ def solve_in_bracket(
     bracket: Callable,
     axes: tuple[int, ...],
 ) -> tuple[Array, Array]:
-    """t = (x − τ)/T with Σφ(t) = k, and which x are entries.
+    """t = (x − τ)/T with Σφ(t) = k, and which x are not masked.
 
     `value_and_slope(t)` gives φ and φ', both 0 at −∞. `bracket(lowest, excess)` gives two numbers
     with τ between them, for the lowest score and Σφ − k as a function of τ, both measured from the

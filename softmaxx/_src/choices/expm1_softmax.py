@@ -89,7 +89,7 @@ def _choice_jvp(axes, primals, tangents):
     return _choice(*primals, axes), _tangent(axes, *primals, *rules.tangents_or_none(tangents))
 
 
-# Of the size of the scores only x is kept for the backward pass.
+# The backward pass keeps one array of the scores' size: x.
 @partial(jax.checkpoint, static_argnums=0, prevent_cse=False)
 def _tangent(axes, x, background, temperature, dx, dbackground, dtemperature):
     p, w, z, temperature = _weights(x, background, temperature, axes)

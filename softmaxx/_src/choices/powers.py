@@ -164,6 +164,7 @@ def power_tangent(
     rate = jnp.where(temperature > 0, 1 / jnp.where(temperature > 0, temperature, 1), 0)
     dp = along(w, v, axes) * rate
     if dalpha is not None:
+        # Minus `logarithm_slope`.
         c = -(log_p**2) * elementary.second_difference((alpha - 1) * log_p)
         dp += jnp.where(temperature > 0, along(w, c * dalpha, axes), 0)
     if not (isinstance(dk, int) and dk == 0):

@@ -27,45 +27,47 @@ def loss(function: str, scores, targets, alpha, axis, where, temperature) -> Arr
 @partial(jax.jit, static_argnames=("power", "axes", "labelled"))
 def _loss(scores, targets, where, alpha, temperature, *, power, axes, labelled) -> Array:
     problem = smoothed_max.problem(scores, where, alpha, temperature, power, axes)
-    losses, counts = (of_labels if labelled else of_distributions)(problem, targets, power, axes)
-    losses = jnp.where(counts, elementary.lift_rounding_to_zero(losses), 0)
+    losses, is_counted = (of_labels if labelled else of_distributions)(
+        problem, targets, power, axes
+    )
+    losses = jnp.where(is_counted, elementary.lift_rounding_to_zero(losses), 0)
     return lax.squeeze(losses, axes).astype(scores.dtype)
 
 
 def of_labels(
     problem: Problem, labels: Array, power: Power, axes: tuple[int, ...]
 ) -> tuple[Array, Array]:
-    """F − x_y for the class y, `[..., 1]`, and whether the slice counts.
+    """F − x_y for the class y, `[..., 1]`, and whether the slice is_counted.
 
     A y beyond the classes gives nan. A slice does not count if y is negative, or if nothing may be
     chosen in it.
     """
     scores, peak = problem.scores, problem.solved.peak
     label = lax.expand_dims(labels, sorted(axes))
-    counts = (label >= 0) & ~(peak == -jnp.inf)
-    height = smoothed_max.above_peak(*problem, counts, power, axes)
-    losses = height - _score_of(scores, label, peak, counts, axes)
+    is_counted = (label >= 0) & ~(peak == -jnp.inf)
+    height = smoothed_max.above_peak(*problem, is_counted, power, axes)
+    losses = height - _score_of(scores, label, peak, is_counted, axes)
     classes = math.prod(scores.shape[axis] for axis in axes)
-    return losses * jnp.where(label < classes, 1, jnp.nan), counts
+    return losses * jnp.where(label < classes, 1, jnp.nan), is_counted
 
 
 def of_distributions(
     problem: Problem, targets: Array, power: Power, axes: tuple[int, ...]
 ) -> tuple[Array, Array]:
-    """F + Ω(y) − ⟨x, y⟩ for a y of sum 1, `[..., 1]`, and whether the slice counts.
+    """F + Ω(y) − ⟨x, y⟩ for a y of sum 1, `[..., 1]`, and whether the slice is_counted.
 
     For another sum it is Σy times the loss of y/Σy.
     """
     peak = problem.solved.peak
     y = targets.astype(peak.dtype)
     total = y.sum(axes, keepdims=True)
-    counts = (total != 0) & ~(peak == -jnp.inf)
+    is_counted = (total != 0) & ~(peak == -jnp.inf)
     below = _below_peak(problem.scores.astype(peak.dtype), peak)
     inner = (jnp.where((y == 0) & (below == -jnp.inf), 0, below) * y).sum(axes, keepdims=True)
     share = y / jnp.where(total == 0, 1, total)
     penalty = -problem.temperature * smoothed_max.entropy(share, problem.alpha, power, axes)
-    height = smoothed_max.above_peak(*problem, counts, power, axes)
-    return total * (height + penalty) - inner, counts
+    height = smoothed_max.above_peak(*problem, is_counted, power, axes)
+    return total * (height + penalty) - inner, is_counted
 
 
 def _below_peak(x: Array, peak: Array) -> Array:
@@ -75,7 +77,7 @@ def _below_peak(x: Array, peak: Array) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(4,))
 def _score_of(
-    scores: Array, label: Array, peak: Array, counts: Array, axes: tuple[int, ...]
+    scores: Array, label: Array, peak: Array, is_counted: Array, axes: tuple[int, ...]
 ) -> Array:
     """The score of the labelled entry less the largest, `[..., 1]`."""
     if len(axes) == 1 and sharding.is_local(scores):
@@ -92,8 +94,8 @@ def _score_of(
 def _score_of_jvp(axes, primals, tangents):
     # Written as a sum: its transpose is a select that fuses with the choice, and not a scatter into
     # zeros.
-    scores, label, peak, counts = primals
-    at = _is_labelled(scores, label, axes) & counts
+    scores, label, peak, is_counted = primals
+    at = _is_labelled(scores, label, axes) & is_counted
     return _score_of(*primals, axes), jnp.where(at, tangents[0].astype(peak.dtype), 0).sum(
         axes, keepdims=True
     )

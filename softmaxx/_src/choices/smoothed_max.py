@@ -12,15 +12,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.choices import engine, powers, pyramid, series, support
+from softmaxx._src.choices import any_alpha, engine, powers, pyramid, support
+from softmaxx._src.choices.engine import Threshold
 from softmaxx._src.choices.powers import Power
-from softmaxx._src.choices.support import Threshold
 from softmaxx._src.core import dtypes, elementary, masks, reductions, rules, sharding
 from softmaxx._src.core.types import Array, Number
 
 
 class Solved(NamedTuple):
-    """The scores, the largest of each slice, and its threshold; all without a derivative."""
+    """The scores in their working dtype, the largest of each slice, and its threshold.
+
+    None of them has a derivative.
+    """
 
     x: Array
     peak: Array
@@ -64,8 +67,8 @@ def value(
     """F, `[...]`; −inf where nothing may be chosen."""
     given = problem(scores, where, alpha, temperature, power, axes)
     peak = given.solved.peak
-    counts = ~(peak == -jnp.inf)
-    total = jnp.where(counts, peak + above_peak(*given, counts, power, axes), peak)
+    counted = ~(peak == -jnp.inf)
+    total = jnp.where(counted, peak + above_peak(*given, counted, power, axes), peak)
     return lax.squeeze(total, axes).astype(scores.dtype)
 
 
@@ -78,6 +81,7 @@ def problem(
     axes: tuple,
     with_height=True,
 ) -> Problem:
+    """What is given, with the threshold of each slice."""
     scores = masks.masked(scores, where)
     alpha, temperature = (
         dtypes.in_dtype_and_rank_of(alpha, scores),
@@ -105,7 +109,7 @@ def _solve(
         return Solved(x, peak, support.solve(over, peak, temperature, power.order, with_height))
     above = engine.scaled(peak, peak, temperature)
     alpha = alpha + sharding.full_keeping_sharding(0, peak)
-    return Solved(x, peak, series.solve(levels, above, alpha, power, axes, with_height))
+    return Solved(x, peak, any_alpha.solve(levels, above, alpha, power, axes, with_height))
 
 
 def _valid(alpha: Array, temperature: Array) -> tuple[Array, Array]:
@@ -119,18 +123,17 @@ def _valid(alpha: Array, temperature: Array) -> tuple[Array, Array]:
 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def choice(scores, alpha, temperature, solved, power, axes):
-    return read(alpha, temperature, solved, power).astype(scores.dtype)
+    """The choice at the solution, with its derivative."""
+    return choice_without_derivative(alpha, temperature, solved, power).astype(scores.dtype)
 
 
 @partial(choice.defjvp, symbolic_zeros=True)
 def _choice_jvp(power, axes, primals, tangents):
     # p = φ(t) with t = (x − τ)/T and w = φ'(t) = p^{2−α}. Along x' = dx, T' = dT and α' = dα
     #   p' = w ⊙ (v − Σwv/Σw),  v = (dx − t·dT)/T + c·dα.
-    # A constant in t or c cancels, so t may be ln_α(p) = (p^{α−1} − 1)/(α−1). From
-    # log p = log(1 + (α−1)t)/(α−1) follows
-    #   ∂p/∂α = w·c,  c = (ln_α(p) − p^{α−1} log p)/(α−1).
-    # This is the ∂α of Correia, Niculae and Martins (2019) before its rank-one correction, and it
-    # is finite at α = 1.
+    # A constant in t or c cancels, so t may be ln_α(p) = (p^{α−1} − 1)/(α−1). While t stays,
+    # ln_α(p) stays: p^{α−2}·p' + ∂ln_α(p)/∂α·dα = 0, so that c = −∂ln_α(p)/∂α. It is finite at
+    # α = 1. The same in other letters: Correia, Niculae and Martins 2019.
     p = choice(*primals, power, axes)
     _, alpha, temperature, _ = primals
     return p, _choice_linear(
@@ -138,7 +141,10 @@ def _choice_jvp(power, axes, primals, tangents):
     )
 
 
-def read(alpha: Array, temperature: Array, solved: Solved, power: Power) -> Array:
+def choice_without_derivative(
+    alpha: Array, temperature: Array, solved: Solved, power: Power
+) -> Array:
+    """p at the solution, in the working dtype."""
     x, peak, threshold = solved
     alpha, temperature = _valid(alpha, temperature)
     if power.on_support:
@@ -147,12 +153,12 @@ def read(alpha: Array, temperature: Array, solved: Solved, power: Power) -> Arra
     if power is Power.EXPONENTIAL:
         e = jnp.exp(above(x, threshold.tau))
         return e / jnp.where(threshold.total == 0, 1, threshold.total)
-    return series.choice(
+    return any_alpha.choice(
         x, above, alpha + sharding.full_keeping_sharding(0, peak), power, threshold
     )
 
 
-# Of the size of the scores only p is kept for the backward pass.
+# The backward pass keeps one array of the scores' size: p.
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _choice_linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature):
     working = dtypes.working(p)
@@ -163,8 +169,8 @@ def _choice_linear(power, axes, p, alpha, temperature, dx, dalpha, dtemperature)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
-def above_peak(scores, alpha, temperature, solved, counts, power, axes):
-    """F less the largest score, `[..., 1]`; slices that do not count have no derivative.
+def above_peak(scores, alpha, temperature, solved, counted, power, axes):
+    """F less the largest score, `[..., 1]`; slices that are not counted have no derivative.
 
     The largest score is taken without a derivative.
     """
@@ -183,9 +189,9 @@ def _above_peak_jvp(power, axes, primals, tangents):
 # p is not kept for the backward pass.
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _above_peak_linear(power, axes, primals, dx, dalpha, dtemperature):
-    scores, alpha, temperature, solved, counts = primals
+    scores, alpha, temperature, solved, counted = primals
     p = choice(scores.astype(solved.x.dtype), alpha, temperature, solved, power, axes)
-    p = jnp.where(counts, p, 0)
+    p = jnp.where(counted, p, 0)
     total = sharding.full_keeping_sharding(0, solved.peak)
     if dx is not None:
         total += (p * dx.astype(p.dtype)).sum(axes, keepdims=True)

@@ -119,7 +119,7 @@ def _top_k_jvp(power, axes, primals, tangents):
     return p, _top_k_linear(power, axes, p, *primals[2:], (dx, dalpha, dtemperature), dk, dupper)
 
 
-# Of the size of the scores only p is kept, and upper where it differs between entries.
+# The backward pass keeps p, and upper where it differs between entries.
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _top_k_linear(power, axes, p, alpha, upper, temperature, tangents, dk, dupper):
     dtype, upper = p.dtype, upper.astype(p.dtype)

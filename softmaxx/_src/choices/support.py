@@ -5,32 +5,17 @@ m = 1 and 2 the equation Σp = 1 is linear or quadratic in τ as long as the sup
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
 from softmaxx._src.choices import engine
+from softmaxx._src.choices.engine import Threshold
 from softmaxx._src.choices.pyramid import Lanes
 from softmaxx._src.core import sharding
 from softmaxx._src.core.types import Array
 
 _NEWTON_AFTER = 8  # passes: from then on no step can go in a circle
-
-
-class Threshold(NamedTuple):
-    """The threshold of each slice, in the units of its power: τ + δ, which float may not resolve.
-
-    `total` is Σφ at τ. `height` is how far the smoothed max lies above the largest score, in units
-    of T, or None. On the support p^{α−1} = (α−1)(x − τ)/T, so that
-
-        max_p ⟨x, p⟩ + T·H_α(p) = τ + T/(α−1) + T·(Σ p^α − 1)/α.
-    """
-
-    tau: Array
-    delta: Array
-    total: Array
-    height: Array | None
 
 
 def solve(

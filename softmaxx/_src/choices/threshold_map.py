@@ -88,7 +88,7 @@ def _map_jvp(phi, axes, primals, tangents):
     return _value_and_slope(t, phi)[0], _linear(phi, axes, t, primals[2], *tangents)
 
 
-# Of the size of the scores only t is kept for the backward pass.
+# The backward pass keeps one array of the scores' size: t.
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _linear(phi, axes, t, temperature, dx, dtotal, dtemperature):
     w = _value_and_slope(t, phi)[1]

@@ -1,4 +1,8 @@
-"""The rule for a masked entry: its score becomes −inf. And scores less the largest of them."""
+"""The rule for a masked entry: its score becomes −inf. And scores less the largest of them.
+
+Every φ is 0 at −inf, so that a masked entry gets weight 0, and `rules.rank_one_tangent` gives it
+derivative 0.
+"""
 
 import jax.numpy as jnp
 from jax import lax

@@ -28,7 +28,7 @@ def computed_once(x: Array) -> Array:
 
 
 def computed_anew(value: float | Array, each: Array) -> Array:
-    """The value, which the compiler computes anew for `each`: it takes it out of no loop over it.
+    """The value, made to depend on `each`: the compiler computes it there and does not store it.
 
     Nan and infinity in `each` make the value nan.
     """
@@ -36,12 +36,15 @@ def computed_anew(value: float | Array, each: Array) -> Array:
 
 
 def full_keeping_sharding(value: float, like: Array) -> Array:
-    """A constant of the shape, the sharding and the manual axes of `like`."""
+    """A constant of the shape, the sharding and the manual axes of `like`, for a loop to carry.
+
+    Manual axes are those that `jax.shard_map` maps over.
+    """
     return (like != like).astype(like.dtype) * 0 + value
 
 
 def zeros_keeping_sharding(like: Array) -> Array:
-    """Zeros of the shape, the sharding and the manual axes of `like`; the compiler removes them."""
+    """Zeros like those of `full_keeping_sharding`, to be added; the compiler removes them."""
     return ((like != like) & False).astype(like.dtype)
 
 
@@ -51,7 +54,7 @@ def zeros_or_nan(like: Array) -> Array:
 
 
 def loop_start(tau: Array) -> tuple[Array, Array]:
-    """True and 0, for a loop to go on by and to count with.
+    """The start of what a loop carries: True, unless every τ is nan, and 0 passes.
 
     They are made from τ: `vmap` over an axis of an explicit mesh takes no carry that is not mapped
     (jax 0.12).

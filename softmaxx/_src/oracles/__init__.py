@@ -1,1 +1,1 @@
-"""Oracles: scores [n] → the hard answer [n], the vertex with the largest sum of scores."""
+"""Oracles: scores [n] → the hard answer [n], the vertex y with the largest ⟨scores, y⟩."""

@@ -1,1 +1,1 @@
-"""Order: scores [n] → ranks [n] with a gradient."""
+"""Order: choices that are ranks, scores [n] → mean ranks [n] with a gradient."""

@@ -143,7 +143,9 @@ def _means(
     problem: Problem, positions: tuple[Array, ...], power: Power, axes: tuple[int, ...]
 ) -> tuple[Array, ...]:
     """Σ p·x for each axis, `[..., 1]`."""
-    p = smoothed_max.read(problem.alpha, problem.temperature, problem.solved, power)
+    p = smoothed_max.choice_without_derivative(
+        problem.alpha, problem.temperature, problem.solved, power
+    )
     pairs = moments.marginals(p, positions, axes)
     return tuple((marginal * x).sum(axes, keepdims=True) for marginal, x in pairs)
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from softmaxx._src.choices import engine, powers, pyramid
+from softmaxx._src.choices.engine import Threshold
 from softmaxx._src.choices.powers import Power
 from softmaxx._src.choices.pyramid import Level
-from softmaxx._src.choices.support import Threshold
 from softmaxx._src.core import reductions
 from softmaxx._src.core.types import Array
 
