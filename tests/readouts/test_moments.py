@@ -129,7 +129,7 @@ def test_derivatives_in_choice_and_positions_and_through_a_choice():
             (of_index * sx.expected_index(choice, positions=x)).sum()
             + (of_spread * sx.expected_spread(choice, positions=x)).sum()
             + (of_joint * covariance).sum()
-            + sx.expected_spread(sx.sparsemax(scores))
+            + sx.expected_spread(sx.softmax(scores))
         )
 
     arguments = (
