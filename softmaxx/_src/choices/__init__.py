@@ -1,1 +1,19 @@
-"""Choices: scores [n] → weights [n], and the engine that finds their threshold."""
+"""Choices: scores [n] → weights [n], a point of the hull of the answers, by a regulariser.
+
+The public ones:
+
+  simplex.py          softmax, sparsemax, entmax
+  soft_top_k.py       weights that sum to k, each with a cap
+  threshold_map.py    weights from your own function φ
+  expm1_softmax.py    a softmax without the weight of a background
+
+and what they stand on, from the top down:
+
+  smoothed_max.py     the choice and the smoothed max on the simplex, with their derivative rules
+  simplex_loss.py     the loss that belongs to them
+  support.py          the threshold for α = 1.5 and 2, from sums over the support
+  any_alpha.py        the threshold for any other α
+  pyramid.py          few of the scores, to start the search for a threshold on
+  engine.py           the search itself
+  powers.py           the function φ of each α, and its derivatives
+"""

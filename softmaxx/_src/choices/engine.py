@@ -4,9 +4,11 @@ Nothing is sorted. Σφ falls in τ, and it is a sum: to find where it is k take
 order of the scores. A few passes do, see `support._support_step` for a bound. On a CPU a sort costs
 more than a hundred softmaxes.
 
-On the simplex `solve` starts on a few of the scores, see `pyramid`: a subset of the entries has a
-lower threshold than all of them. For most slices one pass over all scores is then enough. For a
-budget and any φ `solve_in_bracket` starts from two numbers with τ between them.
+x are the scores of a slice, φ is at least 0 and rises, and k is the sum that is wanted. Fewer
+entries reach that sum only at a lower τ. So the threshold of a subset is a start from below: on the
+simplex `solve` starts on a few of the scores, see `pyramid`, and for most slices one pass over all
+of them is then enough. For a budget and any φ `solve_in_bracket` starts from two numbers with τ
+between them.
 
 All arithmetic keeps the axes. So a batch, several choice axes and a sharding need nothing special.
 """
@@ -157,7 +159,8 @@ def solve_in_bracket(
     entries, eps = x != -jnp.inf, float(jnp.finfo(x.dtype).eps)
     peak, lowest, temperature = _finite_range(x, k, temperature, value_and_slope, axes)
     zero = sharding.full_keeping_sharding(0, peak)
-    excess = partial(_excess, value_and_slope, x, k + zero, axes)
+    k = k + zero  # `vmap` over an axis of an explicit mesh takes no loop with a k that is not mapped
+    excess = partial(_excess, value_and_slope, x, k, axes)
     from_peak = scaled(peak, peak, temperature)
     lowest = jnp.where(peak == -jnp.inf, 0, from_peak(lowest, zero))
     lower, upper = bracket(lowest, partial(excess, from_peak))

@@ -1,6 +1,7 @@
 """Levels with ever fewer of the scores, on which a threshold is sought first.
 
-The threshold of a subset of the entries is a lower bound of the threshold of all of them.
+Few entries reach the sum only at a lower τ. So the threshold of a subset is a lower bound of the
+threshold of all entries.
 """
 
 import math

@@ -1,1 +1,14 @@
-"""What every room stands on: types, dtypes, masks, sharding, sums, derivative rules, checks."""
+"""What every room stands on.
+
+types.py         the types of the public signatures
+dtypes.py        the dtype that is computed in, and casts into it
+masks.py         the rule for a masked entry
+indices.py       where an entry stands
+elementary.py    functions with safe derivatives: √, log, x·log x
+rules.py         what the derivative rules of choices share
+attached.py      values with a derivative that is computed apart
+trees.py         inner products and norms of trees of arrays
+reductions.py    sums that move no shard between devices
+sharding.py      arrays that keep a sharding, and what the compiler may not do
+checks/          every error message
+"""

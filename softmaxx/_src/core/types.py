@@ -32,8 +32,8 @@ class SmoothMax(NamedTuple):
       argmax: scores → a point of the hull of the choice set, of the scores' shape.
       value: scores → the smoothed max. Its gradient in the scores is `argmax`.
       penalty: targets → Ω(targets), the convex conjugate of `value`. None if it is not known.
-      loss: (scores, targets) → value + penalty − ⟨scores, targets⟩, in a better way than from these
-        three. `fenchel_young_loss` then returns it. None if there is no better way.
+      loss: (scores, targets) → value + penalty − ⟨scores, targets⟩ by one formula that rounds less.
+        `fenchel_young_loss` then returns it. None if there is no such formula.
 
     Limits:
       As the smoothing goes to zero, `argmax` becomes the oracle and `value` the max. Ties are those

@@ -17,8 +17,8 @@ def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
     r"""Makes the loss F(θ) + Ω(y) − ⟨θ, y⟩ of scores θ and targets y from a smoothed max F.
 
     Ω is the conjugate of F. The loss is convex in the scores. Its gradient in them is
-    `smooth.argmax(scores) − targets`. The loss is least if the argmax is the target. So the oracle
-    is trained by its answers alone, without a derivative through it.
+    `smooth.argmax(scores) − targets`. The loss is least if the argmax is the target. So scores
+    are trained by right answers alone, and an oracle needs no derivative.
 
     Args:
       smooth: a `SmoothMax` pair: `entropic()`, `euclidean()`, `tsallis(alpha)`, or what
@@ -33,13 +33,13 @@ def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
       is of one instance: for a batch use `jax.vmap`.
       If `smooth.penalty` is known, the loss is at least 0, and 0 at the optimum. For
       `perturbed(one_hot_argmax, noise=gumbel)` this holds up to the Monte-Carlo error. If the
-      penalty is None, as for every other `perturbed`, the constant Ω(y) is left out. The gradient
-      in the scores is the same. The value may be negative. The gradient in the targets is −scores
-      alone.
+      penalty is None, as for every other `perturbed`, the loss lacks the constant Ω(y). Then its
+      value may be negative, and its gradient in the targets is −scores alone. The gradient in the
+      scores is the same.
 
     Limits:
       A score of −inf with a target of 0 counts 0. As the noise goes to zero, the loss becomes the
-      perceptron's.
+      perceptron's: the max less the score of the target.
 
     Raises:
       TypeError: `smooth` is no `SmoothMax`.

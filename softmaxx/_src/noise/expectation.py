@@ -1,4 +1,9 @@
-"""Expectations over noise: means over samples, with unbiased derivatives of every order."""
+"""Expectations over noise: means over samples, with unbiased derivatives of every order.
+
+Each sample is multiplied by q/q₀, the ratio of its density to its density when it was drawn. The
+ratio is 1, so that the mean does not change. But its derivative is that of log q, and gives the
+mean the right derivative, of every order (DiCE: Foerster et al., ICML 2018).
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -48,10 +53,7 @@ class Expectation(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Sums over samples of f − c, for a fixed c, and of the density ratios less 1.
-
-    The ratios less 1 are 0. They are there for their derivatives.
-    """
+    """Sums over samples of f − c, for a fixed c, and of the density ratios less 1, which are 0."""
 
     f: Any
     ratio: Array

@@ -23,22 +23,23 @@ class Noise(NamedTuple):
 
     Five are ready. `normal`, `gumbel`, `logistic` and `laplace` have location 0 and scale 1. Their
     standard deviations are 1, π/√6, π/√3 and √2. `log_normal` multiplies the scores by
-    exp(σZ − σ²/2) with a normal Z. They keep their sign, and their mean is θ.
+    exp(σZ − σ²/2) with a normal Z. The perturbed scores keep their sign, and their
+    mean is θ.
 
     Attributes:
       quantile: the inverse of the distribution function, elementwise. It takes uniforms `[N, n]`
         strictly between 0 and 1, in float32 or float64. The sampler of `perturbed` draws them.
-      score: z → ν'(z) = −(log q)'(z), elementwise. Every such noise has E ν'(Z) = 0 and
-        E Z·ν'(Z) = 1.
+      score: z → ν'(z) = −(log q)'(z), elementwise: what a statistician calls the score. Every such
+        noise has E ν'(Z) = 0 and E Z·ν'(Z) = 1.
       perturb: (θ, σ, z) → the perturbed scores, elementwise and one-to-one in z. The default is
         θ + σz.
       difference: the distribution function of Z − Z' for two independent draws, if it is known.
         `expected_ranking` needs it.
 
     Limits:
-      The density must be positive and continuous on the whole line. Without tails the derivative is
-      not an expectation over samples. With a kink the second derivative is not one either.
-      `laplace` has a kink, and refuses it with a TypeError.
+      The density must be positive and continuous on the whole line. A density that ends somewhere
+      gives a wrong first derivative, a density with a kink a wrong second one. So `laplace` refuses
+      second derivatives with a TypeError.
 
     Raises:
       TypeError: from `perturbed`, for something else than functions.

@@ -32,8 +32,8 @@ def local_argmax(
     r"""Computes the expected position under the choice from a window around the largest score.
 
     Scores outside of the window have no weight, however large: a background, or a second peak. The
-    place of the window is that of `one_hot_argmax`. It has no derivative. The scores in the window
-    have one.
+    place of the window is that of `one_hot_argmax`. Where it lies has no derivative. The scores in
+    it have one.
 
     Args:
       scores: real numbers `[..., n]`. −inf is a masked entry.
@@ -41,8 +41,8 @@ def local_argmax(
         The window is cut at the border.
       choice: `softmax`, `expm1_softmax`, `sparsemax` or another function
         `(scores, *, axis, where, temperature)`. Make it once: a new function is compiled again.
-      weight: a function of the distance from the peak along an axis. It gets an array of whole
-        numbers, in entries. The choice is multiplied by it for each axis and normalised.
+      weight: a function of the distance from the peak along an axis, counted in entries. The
+        weights of the choice are multiplied by it for each axis, and then divided by their sum.
         `lambda d: jnp.exp(-(d**2) / 8)` makes the window a Gaussian of standard deviation 2.
       axis: the axis to choose along, or a tuple of axes that form one joint choice.
       where: booleans that broadcast to the scores. An entry with False takes no part and passes no

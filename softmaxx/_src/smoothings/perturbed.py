@@ -27,17 +27,18 @@ def perturbed(
     baseline: bool = True,
     batch_size: int | None = None,
 ) -> SmoothMax:
-    r"""Smooths the max of an oracle y by noise: argmax E y(u) and value E⟨u, y(u)⟩ at u = θ + σZ.
+    r"""Smooths the max of an oracle y by noise: `argmax` is E y(u), `value` E⟨u, y(u)⟩, u = θ + σZ.
 
-    The pair is of one instance. All scores together have one `argmax`, in the shape of the oracle's
-    answer, and one number `value`, `[]`. For a batch use `jax.vmap`.
+    θ are the scores, and Z is the noise. The pair is of one instance: all scores together have one
+    `argmax`, in the shape of the oracle's answer, and one number `value`, `[]`. For a batch use
+    `jax.vmap`.
 
     Expectations are means over N samples. The oracle sees each of the N perturbed score arrays
     once. Value and derivatives come from the same N answers. With q the density of u, the
-    derivative is ∂ E y(u) = E (y(u) − b)·∂ log q(u). The baseline b is the mean of the answers that
-    are independent of y(u). It does not change the mean, and lowers the variance from N = 8 on. The
-    gradient ∂ value/∂θ is `argmax` itself. Second and higher derivatives are of the same kind, from
-    the same answers.
+    derivative is ∂ E y(u) = E (y(u) − b)·∂ log q(u). The baseline b is the mean answer of the
+    samples in other groups. To subtract it leaves the expected derivative as it is, and makes it
+    less noisy from N = 8 on. For a noise that adds, the gradient ∂ value/∂θ is `argmax` itself.
+    Second and higher derivatives are of the same kind, from the same answers.
 
     Args:
       oracle: `(scores, *args)` → an array or a tree of arrays, of any shape and a floating dtype,
@@ -59,11 +60,11 @@ def perturbed(
       `SmoothMax(argmax, value)`. Both are called `(scores, *args, key=key)`, for an array or a tree
       of arrays. Under `jax.vmap` pass one key for all instances or one each. `argmax` has the
       structure, shapes and dtypes of the oracle's answer to these scores. `value` is a number in
-      the scores' dtype. It is defined if the answer looks like the scores. Noise, means and the
-      scores that the oracle sees are in at least float32. For the same key `jax.grad(value)` is
+      the scores' dtype. It needs an answer with the scores' structure and shapes. Noise, means and
+      the scores that the oracle sees are in at least float32. For the same key `jax.grad(value)` is
       `argmax`, to rounding. For a noise that multiplies, such as `log_normal`, the gradient is
-      E y·∂u/∂θ. `penalty` is known for `one_hot_argmax` with `gumbel` and one number σ. A wrapper
-      around one of the two, such as a `partial`, has no known penalty.
+      E y·∂u/∂θ. `penalty` is known for `one_hot_argmax` with `gumbel` and one number σ. With a
+      wrapper around the oracle or the noise, such as a `partial`, it is not.
 
     Limits:
       σ = 0: `argmax` is the oracle, with zero derivative, and `value` the max. For σ > 0 the noise
