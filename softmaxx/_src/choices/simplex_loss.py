@@ -37,7 +37,7 @@ def _loss(scores, targets, where, alpha, temperature, *, power, axes, labelled) 
 def of_labels(
     problem: Problem, labels: Array, power: Power, axes: tuple[int, ...]
 ) -> tuple[Array, Array]:
-    """F − x_y for the class y, `[..., 1]`, and whether the slice is_counted.
+    """F − x_y for the class y, `[..., 1]`, and whether the slice counts.
 
     A y beyond the classes gives nan. A slice does not count if y is negative, or if nothing may be
     chosen in it.
@@ -54,7 +54,7 @@ def of_labels(
 def of_distributions(
     problem: Problem, targets: Array, power: Power, axes: tuple[int, ...]
 ) -> tuple[Array, Array]:
-    """F + Ω(y) − ⟨x, y⟩ for a y of sum 1, `[..., 1]`, and whether the slice is_counted.
+    """F + Ω(y) − ⟨x, y⟩ for a y of sum 1, `[..., 1]`, and whether the slice counts.
 
     For another sum it is Σy times the loss of y/Σy.
     """
