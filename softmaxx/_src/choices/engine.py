@@ -159,7 +159,7 @@ def solve_in_bracket(
     entries, eps = x != -jnp.inf, float(jnp.finfo(x.dtype).eps)
     peak, lowest, temperature = _finite_range(x, k, temperature, value_and_slope, axes)
     zero = sharding.full_keeping_sharding(0, peak)
-    k = k + zero  # `vmap` over an axis of an explicit mesh takes no loop with a k that is not mapped
+    k = k + zero  # in a loop that `vmap` maps over an explicit mesh, k has to be mapped too
     excess = partial(_excess, value_and_slope, x, k, axes)
     from_peak = scaled(peak, peak, temperature)
     lowest = jnp.where(peak == -jnp.inf, 0, from_peak(lowest, zero))
