@@ -1,6 +1,7 @@
 """implicit_mle: the mean difference of the answers under the same noise, from NumPy."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ from softmaxx import adaptive_strength, implicit_mle, interpolated
 pytestmark = pytest.mark.unoptimized
 
 
-def keyed(oracle, *, strength=2.0, **kwargs):
+def keyed(oracle, *, strength: Any = 2.0, **kwargs):
     return partial(implicit_mle(oracle, strength=strength, **kwargs), key=KEY)
 
 
@@ -187,7 +188,7 @@ def test_wrong_strengths_are_told():
 
 
 def test_wrong_noises_sigmas_counts_keys_and_rows_are_told():
-    def told(error, match, oracle=sx.ranking, key=KEY, **kwargs):
+    def told(error, match, oracle=sx.ranking, key: Any = KEY, **kwargs):
         with pytest.raises(error, match=match):
             implicit_mle(oracle, strength=1.0, **kwargs)(SCORES, key=key)
 

@@ -1,5 +1,7 @@
 """sum_of_gamma: its moments, and that k of them sum to a Gumbel variable."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from softmaxx import sum_of_gamma
 
 pytestmark = pytest.mark.unoptimized
 KEY = jax.random.key(0)
+ARRAY: Any = jnp.ones(())
 
 
 @pytest.mark.parametrize("terms", [pytest.param(2, marks=pytest.mark.slow), 5])
@@ -63,7 +66,7 @@ def test_half_precision_is_drawn_in_float32_and_the_same_key_draws_the_same():
     ("call", "error", "match"),
     [
         (lambda: sum_of_gamma(0), ValueError, "k=0; pass a finite k > 0"),
-        (lambda: sum_of_gamma(jnp.ones(())), TypeError, "k is a ArrayImpl; pass a Python number"),
+        (lambda: sum_of_gamma(ARRAY), TypeError, "k is a ArrayImpl; pass a Python number"),
         (lambda: sum_of_gamma(1, terms=0), ValueError, "terms=0 draws nothing"),
     ],
 )

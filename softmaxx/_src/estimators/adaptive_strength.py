@@ -31,7 +31,7 @@ def adaptive_strength(
 
     With λ = s·‖θ‖/‖g‖ the strength s has no unit. It starts at 0, where the gradient is 0. It grows
     until the running mean n ← decay·n + (1 − decay)·(nonzero gradients for each instance) reaches
-    the target. So it becomes as small a step as tells anything.
+    the target. So the step becomes as small as it can be and still tell something.
 
     Args:
       target: how many scores of an instance should have a nonzero gradient, on average.
@@ -48,7 +48,7 @@ def adaptive_strength(
 
     Limits:
       If the answers cannot reach the target, the strength grows without end. The mean over the
-      samples of `implicit_mle` has more nonzero entries than one of them.
+      samples of `implicit_mle` has more nonzero entries than one sample.
 
     Raises:
       TypeError: settings that are not real numbers.

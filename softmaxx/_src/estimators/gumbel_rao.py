@@ -44,13 +44,12 @@ def gumbel_rao(
       least float32. A fully masked slice gives zeros, a slice with nan is nan.
 
     Limits:
-      T = 0: the gradient is 0. N → ∞: the conditional mean given D, whose variance is that over D
-      alone.
+      T = 0: the gradient is 0. N → ∞: the gradient is the conditional mean given D. Its variance is
+      that over D alone.
 
     Raises:
       TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is
-        missing or none, a `num_samples`
-        that is no int; forward mode.
+        missing or none, a `num_samples` that is no int; forward mode.
       ValueError: an axis that is out of range, repeated or empty; shapes that do not broadcast;
         `num_samples` < 1; a negative temperature (a traced one makes the gradient nan instead).
 

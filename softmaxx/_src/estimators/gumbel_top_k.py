@@ -1,4 +1,4 @@
-"""Samples without replacement."""
+"""Samples of a softmax without replacement: k of its entries at once."""
 
 from functools import partial
 

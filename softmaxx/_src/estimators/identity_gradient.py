@@ -37,7 +37,8 @@ def identity_gradient(
     Limits:
       Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. With the default, infinite
       scores take no part and get gradient 0, constant scores get gradient 0, and a nan makes all of
-      the gradient nan. The gradient is of order ‖g‖/‖θ‖.
+      the gradient nan. The gradient is of order ‖g‖/‖θ‖. Outside of `jit` each call traces the
+      oracle and the projection anew.
 
     Raises:
       TypeError: an oracle or projection that is not callable, closes over a traced value or does

@@ -19,7 +19,7 @@ def interpolated(
 
     g is the cotangent. This is the gradient of a piecewise affine interpolation of the loss that is
     linearised by g. (The paper's solvers minimise ⟨costs, y⟩. With costs = −θ its gradient in the
-    costs is minus this one.)
+    costs, (y(costs + λg) − y(costs))/λ, is minus this one.)
 
     Args:
       oracle: `(scores, *args)` → the maximiser, floating numbers in the scores' shape, for one
@@ -37,7 +37,8 @@ def interpolated(
     Limits:
       Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. The gradient is 0 where λg
       moves no answer: for λ → 0, for g = 0, and for scores of 0 and an adaptive strength. A traced
-      λ of 0 gives 0, a negative one nan. Infinite scores stay.
+      λ of 0 gives 0, a negative one nan. Infinite scores stay. Outside of `jit` each call traces
+      the oracle anew.
 
     Raises:
       TypeError: an oracle that is not callable, closes over a traced value or does not return

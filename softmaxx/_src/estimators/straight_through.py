@@ -32,7 +32,7 @@ def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Ca
     Limits:
       Reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise. Where soft is nan, so is
       the gradient. The gradient is biased, unless the loss is linear in the answer and soft is the
-      mean of hard.
+      mean of hard. Outside of `jit` each call traces both functions anew.
 
     Raises:
       TypeError: functions that are not callable, close over a traced value or do not return

@@ -27,7 +27,7 @@ class _SumOfGamma(NamedTuple):
 
 
 def sum_of_gamma(k: float, *, terms: int = 10) -> Draw:
-    r"""Makes a noise of which k independent draws sum to a Gumbel: (Σ_i G_i − log m)/k.
+    r"""Makes the noise (Σ_i G_i − log m)/k: the sum of k independent draws is a Gumbel variable.
 
     The G_i are m gamma variables of shape 1/k and scale k/i. Use it for choices of k entries out of
     n: the noise of such an answer is the sum over its entries. It is then Gumbel, as for the

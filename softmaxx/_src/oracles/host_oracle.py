@@ -61,7 +61,6 @@ def host_oracle(fn: Callable[..., Any], *, workers: int = 1) -> Oracle:
       in a network.
     """
     workers = checks.oracles.host_function(fn, workers)
-
     real = partial(checks.arguments.real_array, "host_oracle", "scores")
 
     def oracle(scores: Tree, *args: Any) -> Tree:
