@@ -26,25 +26,36 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Names the group of each test, which runs on one worker, and puts groups one after the other.
 
-    Files with many tests come first. The groups of one registry entry are small and come last:
+    What is compiled without most optimizations comes first, so that each worker changes over once.
+    Then files with many tests come first. The groups of one registry entry are small and come last:
     they keep both workers busy to the end.
     """
     sizes = Counter(map(_group, items))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: (_contract(item) is not None, -sizes[_group(item)], _group(item)))
+    items.sort(
+        key=lambda item: (
+            not _unoptimized(item),
+            _contract(item) is not None,
+            -sizes[_group(item)],
+            _group(item),
+        )
+    )
 
 
 def pytest_runtest_setup(item):
     """The tests of a file with the marker `unoptimized` are compiled without most optimizations."""
-    unoptimized = item.get_closest_marker("unoptimized") is not None
-    jax.config.update("jax_disable_most_optimizations", unoptimized)
+    jax.config.update("jax_disable_most_optimizations", _unoptimized(item))
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Forgets compiled programs after a group: a process may not map more than some 10,000."""
-    if nextitem is not None and _group(item) != _group(nextitem):
+    """Forgets the programs that are compiled otherwise than the next test wants them."""
+    if nextitem is not None and _unoptimized(item) != _unoptimized(nextitem):
         jax.clear_caches()
+
+
+def _unoptimized(item) -> bool:
+    return item.get_closest_marker("unoptimized") is not None
 
 
 def _contract(item):

@@ -41,7 +41,12 @@ def shifted_arctan(t):
 
 @pytest.mark.parametrize(
     "phi",
-    [jax.nn.sigmoid, laplace, jax.scipy.stats.norm.cdf, shifted_arctan],
+    [
+        jax.nn.sigmoid,
+        laplace,
+        pytest.param(jax.scipy.stats.norm.cdf, marks=pytest.mark.slow),
+        pytest.param(shifted_arctan, marks=pytest.mark.slow),
+    ],
     ids=lambda phi: phi.__name__,
 )
 def test_any_phi_sums_to_the_total_and_is_differentiated(phi):

@@ -13,7 +13,7 @@ import numpy as np
 from registry import Contract, reads
 
 N = 6  # entries of a row
-HALVES = [jnp.float16, jnp.bfloat16]
+HALVES = [jnp.bfloat16, jnp.float16]
 NAN, INF = np.nan, np.inf
 JUNK = [NAN, INF, -INF, 1e30]
 BASE = np.array([0.0, 2.0, 1.0, 2.0, -3.0, 0.5])

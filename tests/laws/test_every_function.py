@@ -286,7 +286,11 @@ def on_one_device(entry):
 
 
 @each(lambda entry: entry.sharded)
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize(
+    "kind",
+    [AxisType.Auto, pytest.param(AxisType.Explicit, marks=pytest.mark.slow)],
+    ids=["auto", "explicit"],
+)
 def test_sharding_is_kept(contract, kind):
     *arguments, both, expected = on_one_device(contract)
     mesh = jax.make_mesh((2, 4), ("b", "v"), axis_types=(kind, kind))

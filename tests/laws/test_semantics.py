@@ -113,7 +113,7 @@ def test_vmap_is_the_loop_and_a_batch(contract):
 
 
 @each()
-@pytest.mark.parametrize("axis", [0, (0, 2), (-1, 0, 1)])
+@pytest.mark.parametrize("axis", [0, pytest.param((0, 2), marks=pytest.mark.slow), (-1, 0, 1)])
 def test_any_axis_and_several(contract, axis):
     scores = scores_of((4, 3, 6))
     listed = [a % 3 for a in (axis if isinstance(axis, tuple) else (axis,))]

@@ -27,6 +27,7 @@ from registry import (
     scores_of,
 )
 
+pytestmark = pytest.mark.unoptimized
 each = partial(pytest.mark.parametrize, "contract", ids=repr)
 
 
@@ -62,15 +63,27 @@ def test_the_search_for_collectives_finds_a_gather():
     assert moves_scores(gathers.lower(scores).compile().as_text(), 32)
 
 
-@each(SMOOTH)
+MESHES = {
+    "auto": (AxisType.Auto, nullcontext),
+    "explicit": (AxisType.Explicit, jax.set_mesh),
+    "explicit-by-the-scores-alone": (AxisType.Explicit, nullcontext),
+}
+BY_SCORES = ["sparsemax", "soft_top_k", "soft_argmax"]  # the others in the slow run
+
+
 @pytest.mark.parametrize(
-    ("kind", "set_mesh"),
+    ("contract", "kind", "set_mesh"),
     [
-        (AxisType.Auto, nullcontext),
-        (AxisType.Explicit, jax.set_mesh),
-        (AxisType.Explicit, nullcontext),
+        pytest.param(
+            contract,
+            *mesh,
+            id=f"{contract}-{name}",
+            marks=[pytest.mark.slow] if name not in fast else [],
+        )
+        for contract in SMOOTH
+        for fast in [["auto", "explicit", *(MESHES if contract.name in BY_SCORES else [])]]
+        for name, mesh in MESHES.items()
     ],
-    ids=["auto", "explicit", "explicit-by-the-scores-alone"],
 )
 def test_sharding_out_is_sharding_in_and_nothing_is_gathered(contract, kind, set_mesh):
     spec = P("b", "v")
