@@ -4,6 +4,7 @@ Compiling is most of the suite's time. So what took long to compile is kept in p
 the tests that share programs run on one worker: those of a file, or those of one registry entry.
 """
 
+import gc
 from collections import Counter
 
 import jax
@@ -52,6 +53,8 @@ def pytest_runtest_teardown(item, nextitem):
     """Forgets the programs that are compiled otherwise than the next test wants them."""
     if nextitem is not None and _unoptimized(item) != _unoptimized(nextitem):
         jax.clear_caches()
+    if nextitem is not None and _group(item) != _group(nextitem):
+        gc.freeze()  # what is kept for later tests need not be searched for garbage again and again
 
 
 def _unoptimized(item) -> bool:
