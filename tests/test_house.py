@@ -125,6 +125,6 @@ def test_functions_are_short_enough_to_read():
                 documented = ast.get_docstring(node) is not None
                 first = node.body[1 if documented and len(node.body) > 1 else 0].lineno
                 start = node.body[0].lineno if not documented else first
-                lengths[f"{path.name}:{node.name}"] = node.end_lineno - start + 1
+                lengths[f"{path.name}:{node.name}"] = (node.end_lineno or start) - start + 1
     assert {name: length for name, length in lengths.items() if length > 35} == {}
     assert sorted(lengths.values())[len(lengths) // 2] <= 6

@@ -122,7 +122,7 @@ def test_a_mask_takes_part_before_the_formula():
 
 def test_tiny_and_huge_heatmaps_in_float32():
     heatmap = np.array([0.0, 1.0, 2.0], np.float32)
-    for scale in np.float32([1e-30, 1e-6, 1.0]):
+    for scale in np.array([1e-30, 1e-6, 1.0], np.float32):
         np.testing.assert_allclose(
             sx.expm1_softmax(heatmap * scale), reference(heatmap * scale), rtol=3e-7
         )

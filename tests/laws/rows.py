@@ -42,7 +42,7 @@ class Answers(NamedTuple):
     value: np.ndarray
     by_scores: np.ndarray
     by_temperature: np.ndarray
-    pushed: np.ndarray | None  # forward mode, in float64 alone
+    pushed: Any  # an array by forward mode, in float64 alone; else None
 
 
 def random_rows(count: int, seed: int, scale: float = 1.0) -> np.ndarray:
@@ -134,7 +134,8 @@ def batch_of(dtype: Any) -> tuple[Batch, dict[str, slice]]:
             np.zeros((rest, N)),
             np.ones((rest, N), bool),
             np.ones((rest, 1)),
-            *([np.zeros((rest, N))] * 2),
+            np.zeros((rest, N)),
+            np.zeros((rest, N)),
             np.zeros((rest, 1)),
         )
     )
@@ -151,7 +152,8 @@ def _program(contract, scores, where, temperature, cotangent, tangents):
 
     value, pullback = jax.vjp(choose, scores, temperature)
     pushed = tangents and jax.jvp(choose, (scores, temperature), tangents)[1]
-    return Answers(value, *pullback(cotangent), pushed)
+    by_scores, by_temperature = pullback(cotangent)
+    return Answers(value, by_scores, by_temperature, pushed)
 
 
 def rounded(x: np.ndarray, dtype: Any) -> np.ndarray:

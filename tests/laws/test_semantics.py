@@ -94,7 +94,7 @@ def test_no_leaked_tracers(contract):
 def test_vmap_is_the_loop_and_a_batch(contract):
     """A batch of [2, 3] slices, one axis mapped in front and the other behind the slice."""
     scores = scores_of((2, 6, 3), scale=2.0)
-    rows = np.moveaxis(scores, 1, 2).reshape(6, 6)
+    rows = np.moveaxis(np.asarray(scores), 1, 2).reshape(6, 6)
     weights = cotangent(contract, rows.shape, float)
 
     def both(row, weight):

@@ -196,7 +196,8 @@ def test_two_processes_of_four_devices_are_one(tmp_path):
         np.random.RandomState(seed).randn(4, 512).astype(np.float32) for seed in range(2)
     )
     held = tmp_path / "held.npz"
-    np.savez(held, scores=scores, weights=weights, **exact_pairs(scores, weights))
+    pairs: dict = exact_pairs(scores, weights)
+    np.savez(held, scores=scores, weights=weights, **pairs)
     pair = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, str(i), port, str(held)],

@@ -1,6 +1,6 @@
 """The loss of a linear layer in float64 NumPy, from all scores at once."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from losses.entmax_rows import entropy
@@ -16,7 +16,7 @@ class Dense(NamedTuple):
     by_temperature: np.ndarray  # [rows]
 
 
-def dense(features, weights, labels, alpha, temperature=1.0, cotangent=1.0) -> Dense:
+def dense(features, weights, labels, alpha, temperature: Any = 1.0, cotangent: Any = 1.0) -> Dense:
     """Of rows `[rows, d]`; a negative label counts for nothing."""
     features, weights = (np.asarray(one, np.float64) for one in (features, weights))
     rows, classes = len(features), weights.shape[1]

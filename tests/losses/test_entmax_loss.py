@@ -192,7 +192,7 @@ def test_any_axis_and_batch(alpha):
     scores, random = scores_of((2, 3, 4, 5)), np.random.RandomState(0)
     labels = random.randint(0, 4, (2, 3, 5))
     loss = partial(sx.entmax_loss, alpha=alpha)
-    flat = np.moveaxis(scores, 2, -1).reshape(-1, 4)
+    flat = np.moveaxis(np.asarray(scores), 2, -1).reshape(-1, 4)
     expected = reference(flat, np.eye(4)[labels.ravel()], alpha).reshape(2, 3, 5)
     np.testing.assert_allclose(loss(scores, labels, axis=2), expected, atol=1e-13)
     one_hot = np.moveaxis(np.eye(4)[labels], -1, 2)

@@ -51,8 +51,8 @@ def test_many_classes_in_float32(alpha):
 def test_many_classes_in_bfloat16(alpha):
     losses, *_ = pulled(alpha, 1.0, jnp.bfloat16, low=True)
     assert losses.dtype == jnp.bfloat16
-    wide = [one.astype(jnp.bfloat16).astype(np.float64) for one in (FEATURES, WEIGHTS)]
-    exact = dense(*wide, LABELS, alpha).losses
+    features, weights = (one.astype(jnp.bfloat16).astype(np.float64) for one in (FEATURES, WEIGHTS))
+    exact = dense(features, weights, LABELS, alpha).losses
     np.testing.assert_allclose(np.asarray(losses, np.float64), exact, rtol=2e-2)
 
 

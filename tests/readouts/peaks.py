@@ -1,5 +1,7 @@
 """Maps with peaks at known places, and windows in NumPy."""
 
+from typing import Any
+
 import numpy as np
 from grids import gaussian
 
@@ -13,7 +15,7 @@ def grid_of(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def windowed(
-    x: np.ndarray, peak: tuple[int, ...], radius: int | list[int], temperature: float = 1.0
+    x: Any, peak: Any, radius: int | list[int], temperature: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The expectation and covariance in a window of one map."""
     grid = grid_of(x.shape)

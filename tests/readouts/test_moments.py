@@ -1,5 +1,7 @@
 """Mean position, spread and covariance of a choice, against sums worked out in NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,7 @@ def random_choices(shape: tuple[int, ...]) -> np.ndarray:
     return weights / weights.sum(tuple(range(1, len(shape))), keepdims=True)
 
 
-def summed(p: np.ndarray, positions: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+def summed(p: Any, positions: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     """Mean `[d]`, spread `[d]` and covariance `[d, d]` of one choice, as sums over its grid."""
     grid = np.stack(np.meshgrid(*positions, indexing="ij"), -1).reshape(-1, p.ndim)
     p = p.ravel()

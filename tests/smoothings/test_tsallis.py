@@ -175,6 +175,8 @@ def test_alpha_may_be_learned_through_every_function():
 
     def of_alpha(alpha):
         smooth = sx.tsallis(alpha)
+        assert smooth.loss is not None
+        assert smooth.penalty is not None
         return jnp.stack([smooth.value(scores), smooth.loss(scores, y), smooth.penalty(y)])
 
     both = jax.jit(lambda alpha: (of_alpha(alpha), jax.jacrev(of_alpha)(alpha)))

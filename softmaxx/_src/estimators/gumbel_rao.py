@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from softmaxx._src.core import attached, checks
+from softmaxx._src.core import attached, checks, dtypes
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
 from softmaxx._src.estimators import gumbel_draws, gumbel_softmax
 from softmaxx._src.estimators.gumbel_draws import Arguments
@@ -78,7 +78,7 @@ def _gumbel_rao(arguments: Arguments, axes: tuple[int, ...], count: int) -> Arra
     drawn = vertices.one_hot_argmax(u, axis=axes)
     operands = x, temperature, drawn, arguments.key
     drawn = attached.with_backward(partial(_by_mean_of_relaxed, axes, count), drawn, operands)
-    return drawn.astype(arguments.scores.dtype)
+    return dtypes.in_dtypes_of(arguments.scores, drawn)
 
 
 def _by_mean_of_relaxed(axes: tuple[int, ...], count: int, operands: tuple, g: Array) -> tuple:

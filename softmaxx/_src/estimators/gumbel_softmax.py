@@ -5,7 +5,7 @@ from functools import partial
 import jax
 
 from softmaxx._src.choices import simplex
-from softmaxx._src.core import attached
+from softmaxx._src.core import attached, dtypes
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
 from softmaxx._src.estimators import gumbel_draws
 from softmaxx._src.estimators.gumbel_draws import Arguments
@@ -130,7 +130,7 @@ def _hard_gumbel_softmax(arguments: Arguments, axes: tuple[int, ...]) -> Array:
     _, u, temperature = gumbel_draws.noisy(arguments, axes)
     drawn = vertices.one_hot_argmax(u, axis=axes)
     drawn = attached.with_backward(partial(by_relaxed, axes), drawn, (u, temperature))
-    return drawn.astype(arguments.scores.dtype)
+    return dtypes.in_dtypes_of(arguments.scores, drawn)
 
 
 def by_relaxed(axes: tuple[int, ...], operands: tuple[Array, Array], g: Array) -> tuple:

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 
 from softmaxx._src.choices import simplex
-from softmaxx._src.core import attached, rules
+from softmaxx._src.core import attached, dtypes, rules
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Key, Number
 from softmaxx._src.estimators import gumbel_draws
 from softmaxx._src.estimators.gumbel_draws import Arguments
@@ -73,7 +73,7 @@ def _reinmax(arguments: Arguments, axes: tuple[int, ...]) -> Array:
     x, u, temperature = gumbel_draws.noisy(arguments, axes)
     drawn = vertices.one_hot_argmax(u, axis=axes)
     drawn = attached.with_backward(partial(_by_heun, axes), drawn, (x, temperature, drawn))
-    return drawn.astype(arguments.scores.dtype)
+    return dtypes.in_dtypes_of(arguments.scores, drawn)
 
 
 def _by_heun(axes: tuple[int, ...], operands: tuple[Array, Array, Array], g: Array) -> tuple:
