@@ -23,15 +23,18 @@ def of_one(row, shift):
 
 @jax.jit
 def smoothed(scores, keys):
-    """By each oracle: argmax and value of an instance, and argmax of a batch of two."""
+    """By each oracle: argmax and value of an instance, and both of a batch of two."""
     pairs = [sx.perturbed(oracle, num_samples=8) for oracle in (of_rows, of_one)]
     return [
         (
             pair.argmax(scores, SHIFT, key=keys[0]),
             pair.value(scores, SHIFT, key=keys[0]),
-            jax.vmap(lambda row, key, pair=pair: pair.argmax(row, SHIFT, key=key))(
-                jnp.stack([scores, -scores]), keys
-            ),
+            *jax.vmap(
+                lambda row, key, pair=pair: (
+                    pair.argmax(row, SHIFT, key=key),
+                    pair.value(row, SHIFT, key=key),
+                )
+            )(jnp.stack([scores, -scores]), keys),
         )
         for pair in pairs
     ]

@@ -223,39 +223,6 @@ def test_answers_of_another_shape_have_an_argmax_and_no_value():
         smooth.value(SCORES, key=KEY)
 
 
-def test_rows_are_what_vmap_gives():
-    rows = sx.row_oracle(
-        lambda rows, shift: jax.nn.one_hot((rows + shift[None]).argmax(-1), 3, dtype=rows.dtype)
-    )
-    one = sx.perturbed(lambda row, shift: sx.one_hot_argmax(row + shift), num_samples=64)
-    many, shift = sx.perturbed(rows, num_samples=64), jnp.array([0.5, 0.0, 0.0])
-
-    @jax.jit
-    @jax.vmap
-    def found(scores, key):
-        return [
-            getattr(pair, of)(scores, shift, key=key)
-            for of in ("argmax", "value")
-            for pair in (many, one)
-        ]
-
-    argmax, expected, value, wanted = found(jnp.stack([SCORES, -SCORES]), KEYS[:2])
-    np.testing.assert_array_equal(argmax, expected)
-    np.testing.assert_array_equal(value, wanted)
-    assert jnp.array_equal(rows(SCORES, shift), sx.one_hot_argmax(SCORES + shift))
-
-
-def test_a_row_oracle_answers_for_each_row():
-    smooth = sx.perturbed(sx.row_oracle(lambda rows: rows[:2]), num_samples=8)
-    with pytest.raises(
-        ValueError,
-        match=r"oracle returned the shape \(2, 3\) for 8 rows of scores, and \(3,\) for one",
-    ):
-        smooth.argmax(SCORES, key=KEY)
-    with pytest.raises(TypeError, match="row_oracle: fn is a int; pass a function"):
-        sx.row_oracle(3)  # pyright: ignore[reportArgumentType]
-
-
 # Errors
 
 

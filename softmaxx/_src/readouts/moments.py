@@ -48,9 +48,7 @@ def expected_index(choice: ArrayLike, *, axis: Axis = -1, positions: Positions =
       Levine et al., End-to-End Training of Deep Visuomotor Policies, JMLR 2016, for the expectation
       over two axes.
     """
-    choice = checks.arguments.real_array("expected_index", "choice", choice)
-    axes = checks.arguments.axes_of("expected_index", axis, choice.shape)
-    positions = checks.heatmaps.positions("expected_index", positions, axis, axes, choice.shape)
+    choice, positions, axes = _checked("expected_index", choice, axis, positions)
     return mean_position(choice, positions, axes, isinstance(axis, tuple))
 
 
@@ -88,9 +86,7 @@ def expected_spread(choice: ArrayLike, *, axis: Axis = -1, positions: Positions 
       Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018 (the
       variance).
     """
-    choice = checks.arguments.real_array("expected_spread", "choice", choice)
-    axes = checks.arguments.axes_of("expected_spread", axis, choice.shape)
-    positions = checks.heatmaps.positions("expected_spread", positions, axis, axes, choice.shape)
+    choice, positions, axes = _checked("expected_spread", choice, axis, positions)
     return _expected_spread(choice, positions, axes, isinstance(axis, tuple))
 
 
@@ -132,12 +128,17 @@ def expected_covariance(
       Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, 2018 (the
       variances).
     """
-    choice = checks.arguments.real_array("expected_covariance", "choice", choice)
-    axes = checks.arguments.axes_of("expected_covariance", axis, choice.shape)
-    positions = checks.heatmaps.positions(
-        "expected_covariance", positions, axis, axes, choice.shape
-    )
+    choice, positions, axes = _checked("expected_covariance", choice, axis, positions)
     return covariance(choice, positions, axes, isinstance(axis, tuple))
+
+
+def _checked(
+    function: str, choice: ArrayLike, axis: Axis, positions: Positions
+) -> tuple[Array, tuple[Array, ...] | None, tuple[int, ...]]:
+    """The choice as an array, one array of positions for each axis or None, and the axes."""
+    choice = checks.arguments.real_array(function, "choice", choice)
+    axes = checks.arguments.axes_of(function, axis, choice.shape)
+    return choice, checks.heatmaps.positions(function, positions, axis, axes, choice.shape), axes
 
 
 @partial(jax.jit, static_argnums=(2, 3))
