@@ -95,8 +95,8 @@ from softmaxx._src.losses.heatmap_losses import js_to_gaussian, kl_to_gaussian, 
 from softmaxx._src.losses.gaussian_heatmap import gaussian_heatmap
 
 from softmaxx._src.noise.noises import Noise, gumbel, laplace, log_normal, logistic, normal
-from softmaxx._src.estimators.sum_of_gamma import sum_of_gamma
 from softmaxx._src.noise.samplers import Sampler, antithetic, independent, latin_hypercube, sobol
+from softmaxx._src.noise.sum_of_gamma import sum_of_gamma
 
 __version__ = "0.1.0"
 

@@ -97,9 +97,10 @@ def test_derivative_to_scores_off_the_support_is_exactly_zero(contract):
     assert (slope[[0, 1, 3]] != 0).all()
 
 
-LONG = [(one, 97) for one in SMOOTH + VARIANTS]
-LONG += [(one, 1024 if reads(one) else 131072) for one in SMOOTH]
-LONGER = [(one, 1024 if reads(one) else 131072) for one in VARIANTS]
+LONG, LONGER = (
+    [(one, n) for one in contracts for n in (97, 1024 if reads(one) else 131072)]
+    for contracts in (SMOOTH, VARIANTS)
+)
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,12 @@ MASK, COLUMNS = (
 @each()
 @pytest.mark.parametrize(
     ("temperature", "where"),
-    [(0.3, jnp.asarray(MASK)), (2, COLUMNS), (np.float32(0.5), True), (np.array([0.7]), None)],
-    ids=["number-entries", "int-slices", "float32-True", "array-None"],
+    [
+        pytest.param(0.3, jnp.asarray(MASK), id="number-entries"),
+        pytest.param(2, COLUMNS, id="int-slices"),
+        pytest.param(np.float32(0.5), True, id="float32-True", marks=pytest.mark.slow),
+        pytest.param(np.array([0.7]), None, id="array-None", marks=pytest.mark.slow),
+    ],
 )
 def test_temperature_divides_the_scores_and_a_mask_broadcasts(contract, temperature, where):
     out = contract.apply(SCORES, temperature=temperature, where=where)

@@ -105,6 +105,20 @@ def test_sharding_out_is_sharding_in_and_nothing_is_gathered(contract, kind, set
     assert moves_scores(compiled.as_text(), 512) == []
 
 
+def test_arrays_that_jit_itself_places_are_not_gathered():
+    """Inside, their type names no mesh."""
+    contract = next(one for one in CHOICES if one.name == "sparsemax")
+    mesh = jax.make_mesh((8,), ("v",), axis_types=(AxisType.Auto,))
+    scores = np.asarray(scores_of((8, 512), dtype=np.float32))
+    weights = cotangent(contract, scores.shape, np.float32)
+    both = partial(value_and_pullback, contract.apply)
+    split = NamedSharding(mesh, P(None, "v"))
+    compiled = jax.jit(both, in_shardings=split, out_shardings=split).lower(scores, weights)
+    compiled = compiled.compile()
+    assert_exact(contract, scores, weights, *compiled(scores, weights))
+    assert moves_scores(compiled.as_text(), 512) == []
+
+
 @each(CHOICES)
 def test_shards_that_do_not_divide_the_axis(contract):
     """Such an array exists only inside of `jit`: here as a part of one that is sharded evenly."""

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 
 import softmaxx as sx
 
+pytestmark = pytest.mark.unoptimized
 SMOOTHINGS = {
     "entropic": (sx.entropic, 1.0),
     "euclidean": (sx.euclidean, 2.0),
