@@ -10,10 +10,10 @@ from softmaxx._src.core import attached, checks, dtypes, trees
 from softmaxx._src.core.types import Array, Key, Number, Oracle, Tree
 from softmaxx._src.estimators import difference
 from softmaxx._src.estimators.adaptive_strength import AdaptiveStrengthState
-from softmaxx._src.noise.sum_of_gamma import Draw
 from softmaxx._src.noise import score_function
 from softmaxx._src.noise.noises import Noise, gumbel, normal
 from softmaxx._src.noise.samplers import independent
+from softmaxx._src.noise.sum_of_gamma import Draw
 from softmaxx._src.oracles import row_oracle
 
 
