@@ -152,13 +152,17 @@ def test_dtype_is_kept_and_integers_become_the_default_float(contract):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
 def test_half_precision_is_computed_in_float32_and_rounded_once(contract, dtype):
     got, wide = (leaves(contract, "held", dtype, to) for to in (None, jnp.float32))
-    for y, exact in zip(got[:-1], wide[:-1], strict=True):
+    with np.errstate(over="ignore"):
+        rounded = [exact.astype(dtype).astype(float) for exact in wide]
+    for y, exact in zip(got[:-1], rounded[:-1], strict=True):
         assert y.dtype == dtype
-        np.testing.assert_array_equal(y.astype(float), exact.astype(dtype).astype(float))
-    slope, exact = got[-1][PLAIN].astype(float), wide[-1][PLAIN]
+        np.testing.assert_array_equal(y.astype(float), exact)
+    slope, exact = got[-1][PLAIN].astype(float), rounded[-1][PLAIN]
     assert got[-1].dtype == dtype
-    error = np.linalg.norm(slope - exact)
-    assert error <= 8 * float(jnp.finfo(dtype).eps) * np.linalg.norm(exact) + 1e-6
+    finite = np.isfinite(exact)  # float16 ends at 65504
+    np.testing.assert_array_equal(slope[~finite], exact[~finite])
+    error = np.linalg.norm((slope - exact)[finite])
+    assert error <= 8 * float(jnp.finfo(dtype).eps) * np.linalg.norm(exact[finite]) + 1e-6
 
 
 # Derivatives
