@@ -94,8 +94,9 @@ def test_argmax_is_the_gradient_of_value_and_its_jacobian_the_hessian(name):
     got = answers(name)
     if SMOOTHINGS[name][1]:
         np.testing.assert_array_equal(got["masked"], got["entmax"])
-    np.testing.assert_array_equal(got["gradient"], got["masked"])
-    np.testing.assert_array_equal(got["hessian"], got["jacobian"])
+    # The value sums the largest score apart from the others: the last bit may differ.
+    np.testing.assert_allclose(got["gradient"], got["masked"], rtol=4e-16)
+    np.testing.assert_allclose(got["hessian"], got["jacobian"], rtol=1e-15, atol=1e-17)
     np.testing.assert_allclose(got["forward"], got["masked"].sum(-1), atol=1e-12)
 
 

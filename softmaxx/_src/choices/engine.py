@@ -37,10 +37,9 @@ def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, A
 
     A peak of +inf is treated as T = 0.
     """
-    largest, smallest = float(jnp.finfo(peak.dtype).max), float(jnp.finfo(peak.dtype).tiny)
-    temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
+    largest = float(jnp.finfo(peak.dtype).max)
     # All is a sixteenth: the difference of 3e38 and -3e38 does not overflow, nor 1/T underflow.
-    rate = 1 / jnp.maximum(temperature / 16, smallest)
+    rate = 1 / (usable(peak, temperature) / 16)
     shift = jnp.where(origin == -jnp.inf, 0, jnp.minimum(origin, largest)) / 16
 
     def above(x, tau):
@@ -49,6 +48,13 @@ def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, A
         return (jnp.minimum(x, largest / 16) - shift) * rate - tau
 
     return above
+
+
+def usable(peak: Array, temperature: Array) -> Array:
+    """T between the numbers that 1/T allows. A peak of +inf is treated as T = 0."""
+    largest, smallest = float(jnp.finfo(peak.dtype).max), float(jnp.finfo(peak.dtype).tiny)
+    temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
+    return jnp.maximum(temperature / 16, smallest) * 16
 
 
 class Root(NamedTuple):
@@ -69,16 +75,27 @@ class Threshold(NamedTuple):
     largest score, in units of T, or None. On the support p^{α−1} = (α−1)(x − τ)/T, so that
 
         max_p ⟨x, p⟩ + T·H_α(p) = τ + T/(α−1) + T·(Σ p^α − 1)/α.
+
+    `missing` is 1 − p of the largest score, to a small relative error. `sole` says whether no other
+    score is as large. Both, and the height, are there for losses. `from_base` says whether τ is
+    measured from where p becomes 0, and not from the largest score.
     """
 
     tau: Array
     delta: Array
     total: Array
-    height: Array | None
+    height: Array | None = None
+    missing: Array | None = None
+    sole: Array | None = None
+    from_base: Array | None = None
 
 
 def solve(
-    steps: Sequence[Step], tau: Array, tolerance: float | Array, bracket: Bracket | None = None
+    steps: Sequence[Step],
+    tau: Array,
+    tolerance: float | Array,
+    bracket: Bracket | None = None,
+    add: Callable[[Array, Array], Array] = jnp.add,
 ) -> Root:
     """Finds the τ at which Σφ = k, on one level of the scores after the other.
 
@@ -92,14 +109,16 @@ def solve(
 
     With a bracket, δ may come from any φ: it is nonnegative below the solution and nonpositive
     above it. Without one the steps must lead to the solution from below.
+
+    `add(τ, δ)` is τ + δ, where the numbers τ mean something else than themselves.
     """
     zero = sharding.full_keeping_sharding(0, tau)
     state = _State(Root(tau, zero, zero), bracket, *sharding.loop_start(tau))
     for left, step in zip(reversed(range(len(steps))), steps, strict=True):
-        advance = partial(_advance, step, tolerance if left < 2 else _COARSE_ERROR)
+        advance = partial(_advance, step, tolerance if left < 2 else _COARSE_ERROR, add)
         state = lax.while_loop(lambda state: state.goes_on, advance, state)
         if left:
-            state = _on_next_level(state, bracket)
+            state = _on_next_level(state, bracket, add)
     return state.root
 
 
@@ -112,11 +131,11 @@ class _State(NamedTuple):
     passes: Array
 
 
-def _advance(step: Step, tolerance: float | Array, state: _State) -> _State:
+def _advance(step: Step, tolerance: float | Array, add: Callable, state: _State) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
     (tau, _, _), bracket, _, passes = state
     delta, error, aside = step(tau, passes)
-    target, reach = tau + delta, abs(delta)
+    target, reach = add(tau, delta), abs(delta)
     if bracket is not None:
         low, high = bracket
         low, high = jnp.where(delta >= 0, tau, low), jnp.where(delta <= 0, tau, high)
@@ -132,10 +151,10 @@ def _advance(step: Step, tolerance: float | Array, state: _State) -> _State:
     return _State(Root(jnp.where(moves, target, tau), delta, aside), bracket, goes_on, passes + 1)
 
 
-def _on_next_level(state: _State, bracket: Bracket | None) -> _State:
+def _on_next_level(state: _State, bracket: Bracket | None, add: Callable) -> _State:
     """Where the next level starts: at τ + δ, inside of the bracket that holds for all levels."""
     (tau, delta, aside), _, _, passes = state
-    tau = tau + delta if bracket is None else jnp.clip(tau + delta, *bracket)
+    tau = add(tau, delta) if bracket is None else jnp.clip(add(tau, delta), *bracket)
     return _State(Root(tau, delta, aside), bracket, passes >= 0, 0 * passes)
 
 

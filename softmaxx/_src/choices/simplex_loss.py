@@ -9,8 +9,8 @@ from jax import lax
 
 from softmaxx._src.choices import simplex, smoothed_max
 from softmaxx._src.choices.powers import Power
-from softmaxx._src.choices.smoothed_max import Problem
-from softmaxx._src.core import checks, elementary, indices, sharding
+from softmaxx._src.choices.smoothed_max import Problem, Solved
+from softmaxx._src.core import checks, elementary, indices, reductions, rules, sharding
 from softmaxx._src.core.types import Array
 
 
@@ -45,10 +45,36 @@ def of_labels(
     scores, peak = problem.scores, problem.solved.peak
     label = lax.expand_dims(labels, sorted(axes))
     is_counted = (label >= 0) & ~(peak == -jnp.inf)
-    height = smoothed_max.above_peak(*problem, is_counted, power, axes)
-    losses = height - _score_of(scores, label, peak, is_counted, axes)
+    losses = _of_labels(*problem, label, is_counted, power, axes)
     classes = math.prod(scores.shape[axis] for axis in axes)
     return losses * jnp.where(label < classes, 1, jnp.nan), is_counted
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(6, 7))
+def _of_labels(scores, alpha, temperature, solved, label, is_counted, power, axes):
+    height = smoothed_max.above_peak(scores, alpha, temperature, solved, is_counted, power, axes)
+    return height - _score_of(scores, label, solved.peak, axes)
+
+
+@partial(_of_labels.defjvp, symbolic_zeros=True)
+def _of_labels_jvp(power, axes, primals, tangents):
+    # loss' = ⟨p − y, dx⟩ + H_α(p)·dT + T·∂H_α(p)/∂α·dα (Danskin 1967)
+    return _of_labels(*primals, power, axes), _of_labels_linear(
+        power, axes, primals, *rules.tangents_or_none(tangents[:3])
+    )
+
+
+# Neither p nor p − y is kept for the backward pass.
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
+def _of_labels_linear(power, axes, primals, *tangents):
+    *given, label, is_counted = primals
+    given = Problem(*given)
+    p = smoothed_max.counted_choice(given, is_counted, power, axes)
+    at_label = _is_labelled(given.scores, label, axes) & is_counted
+    # Where p is almost 1, 1 − p is known better than p.
+    x, peak, threshold = given.solved
+    less = _residual(p, at_label, jnp.where(x == peak, -threshold.missing, p - 1))  # p' = (p − y)'
+    return smoothed_max.height_tangent(less, p, given, tangents, power, axes)
 
 
 def of_distributions(
@@ -60,14 +86,69 @@ def of_distributions(
     """
     peak = problem.solved.peak
     y = targets.astype(peak.dtype)
-    total = y.sum(axes, keepdims=True)
+    rest, at_peak = reductions.sums(_apart(y, problem.solved), axes)
+    total = rest + at_peak
     is_counted = (total != 0) & ~(peak == -jnp.inf)
-    below = _below_peak(problem.scores.astype(peak.dtype), peak)
-    inner = (jnp.where((y == 0) & (below == -jnp.inf), 0, below) * y).sum(axes, keepdims=True)
     share = y / jnp.where(total == 0, 1, total)
     penalty = -problem.temperature * smoothed_max.entropy(share, problem.alpha, power, axes)
-    height = smoothed_max.above_peak(*problem, is_counted, power, axes)
-    return total * (height + penalty) - inner, is_counted
+    above = _of_distributions(*problem, y, total, rest, is_counted, power, axes)
+    return above + total * penalty, is_counted
+
+
+def _apart(y: Array, solved: Solved) -> tuple[Array, Array]:
+    """y without the entry of the largest score, and that entry, if there is only one."""
+    is_peak = (solved.x == solved.peak) & solved.threshold.sole
+    return jnp.where(is_peak, 0, y), jnp.where(is_peak, y, 0)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(8, 9))
+def _of_distributions(scores, alpha, temperature, solved, y, total, rest, is_counted, power, axes):
+    """Σ y·(F − x). `total` is Σy, `rest` the same without the entry of a sole peak."""
+    above = _above(scores, alpha, temperature, solved, y, is_counted, power, axes)
+    return (above * y).sum(axes, keepdims=True)
+
+
+@partial(_of_distributions.defjvp, symbolic_zeros=True)
+def _of_distributions_jvp(power, axes, primals, tangents):
+    # The terms of labels, times Σy; and F − x for each y. Σy and the rest move with y: here they
+    # only say how to write p·Σy − y.
+    *given, y, _, _, is_counted = primals
+    change = _of_distributions_linear(power, axes, primals, *rules.tangents_or_none(tangents[:3]))
+    (dy,) = rules.tangents_or_none(tangents[4:5])
+    if dy is not None:
+        above = _above(*given, y, is_counted, power, axes)
+        change += (above * dy).sum(axes, keepdims=True)
+    return _of_distributions(*primals, power, axes), change
+
+
+def _above(scores, alpha, temperature, solved, y, is_counted, power, axes) -> Array:
+    """F − x, and 0 where y = 0 at a masked entry."""
+    height = smoothed_max.above_peak(scores, alpha, temperature, solved, is_counted, power, axes)
+    below = _below_peak(scores.astype(solved.peak.dtype), solved.peak)
+    return jnp.where((y == 0) & (below == -jnp.inf), 0, height - below)
+
+
+@partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
+def _of_distributions_linear(power, axes, primals, dx, *others):
+    *given, y, total, rest, is_counted = primals
+    given = Problem(*given)
+    p = smoothed_max.counted_choice(given, is_counted, power, axes)
+    x, peak, threshold = given.solved
+    is_peak = (x == peak) & threshold.sole
+    less = _residual(total * p - y, is_peak & is_counted, rest - total * threshold.missing)
+    tangent = partial(smoothed_max.height_tangent, less, p, given, power=power, axes=axes)
+    return tangent((dx, None, None)) + total * tangent((None, *others))
+
+
+@jax.custom_jvp
+def _residual(less: Array, is_target: Array, at_target: Array) -> Array:
+    """p − y, with `at_target` for its value at targets, where the difference would round away."""
+    return jnp.where(is_target, at_target, less)
+
+
+@_residual.defjvp
+def _residual_jvp(primals, tangents):
+    return _residual(*primals), tangents[0]
 
 
 def _below_peak(x: Array, peak: Array) -> Array:
@@ -75,10 +156,7 @@ def _below_peak(x: Array, peak: Array) -> Array:
     return jnp.where((x == peak) & jnp.isinf(peak), 0, x - peak)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(4,))
-def _score_of(
-    scores: Array, label: Array, peak: Array, is_counted: Array, axes: tuple[int, ...]
-) -> Array:
+def _score_of(scores: Array, label: Array, peak: Array, axes: tuple[int, ...]) -> Array:
     """The score of the labelled entry less the largest, `[..., 1]`."""
     if len(axes) == 1 and sharding.is_local(scores):
         n = scores.shape[axes[0]]
@@ -90,17 +168,7 @@ def _score_of(
     return _below_peak(x.astype(peak.dtype), peak)
 
 
-@_score_of.defjvp
-def _score_of_jvp(axes, primals, tangents):
-    # Written as a sum: its transpose is a select that fuses with the choice, and not a scatter into
-    # zeros.
-    scores, label, peak, is_counted = primals
-    at = _is_labelled(scores, label, axes) & is_counted
-    return _score_of(*primals, axes), jnp.where(at, tangents[0].astype(peak.dtype), 0).sum(
-        axes, keepdims=True
-    )
-
-
 def _is_labelled(scores: Array, label: Array, axes: tuple[int, ...]) -> Array:
     index = indices.row_major_index(scores, axes)
+    index += sharding.zeros_keeping_sharding(scores).astype(index.dtype)
     return index == label.astype(index.dtype)

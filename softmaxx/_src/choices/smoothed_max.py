@@ -98,18 +98,28 @@ def _solve(
     alpha, temperature = _valid(alpha, temperature)
     if power is Power.EXPONENTIAL:
         peak = x.max(axes, keepdims=True)
-        zero = jnp.zeros_like(peak)
-        total = jnp.exp(engine.scaled(peak, peak, temperature)(x, zero)).sum(axes, keepdims=True)
-        return Solved(x, peak, Threshold(zero, zero, total, jnp.log(total)))
+        return Solved(x, peak, _of_exponentials(x, peak, temperature, axes, with_height))
     peak, levels = pyramid.peak_and_levels((x,), axes)
     if power.on_support:
         over = [
             partial(pyramid.sums_over, level, axes, block=reductions.LONG_BLOCK) for level in levels
         ]
         return Solved(x, peak, support.solve(over, peak, temperature, power.order, with_height))
-    above = engine.scaled(peak, peak, temperature)
     alpha = alpha + sharding.full_keeping_sharding(0, peak)
-    return Solved(x, peak, any_alpha.solve(levels, above, alpha, power, axes, with_height))
+    found = any_alpha.solve(levels, peak, temperature, alpha, power, axes, with_height)
+    return Solved(x, peak, found)
+
+
+def _of_exponentials(x, peak, temperature, axes, with_height) -> Threshold:
+    zero = jnp.zeros_like(peak)
+    e = jnp.exp(engine.scaled(peak, peak, temperature)(x, zero))
+    if not with_height:
+        return Threshold(zero, zero, e.sum(axes, keepdims=True))
+    # The largest score is counted apart from the others: in a sum with 1 a small rest rounds away.
+    is_peak = (x == peak) & (peak != -jnp.inf)
+    rest, count = reductions.sums((jnp.where(is_peak, 0, e), is_peak.astype(x.dtype)), axes)
+    rest, total = rest + (count - 1), rest + count
+    return Threshold(zero, zero, total, jnp.log1p(rest), rest / total, count == 1)
 
 
 def _valid(alpha: Array, temperature: Array) -> tuple[Array, Array]:
@@ -149,13 +159,11 @@ def choice_without_derivative(
     alpha, temperature = _valid(alpha, temperature)
     if power.on_support:
         return support.choice(x, peak, temperature, threshold, power.order)
-    above = engine.scaled(peak, peak, temperature)
     if power is Power.EXPONENTIAL:
-        e = jnp.exp(above(x, threshold.tau))
+        e = jnp.exp(engine.scaled(peak, peak, temperature)(x, threshold.tau))
         return e / jnp.where(threshold.total == 0, 1, threshold.total)
-    return any_alpha.choice(
-        x, above, alpha + sharding.full_keeping_sharding(0, peak), power, threshold
-    )
+    alpha = alpha + sharding.full_keeping_sharding(0, peak)
+    return any_alpha.choice(x, peak, temperature, alpha, power, threshold)
 
 
 # The backward pass keeps one array of the scores' size: p.
@@ -189,16 +197,30 @@ def _above_peak_jvp(power, axes, primals, tangents):
 # p is not kept for the backward pass.
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _above_peak_linear(power, axes, primals, dx, dalpha, dtemperature):
-    scores, alpha, temperature, solved, counted = primals
+    *problem, counted = primals
+    p = counted_choice(Problem(*problem), counted, power, axes)
+    return height_tangent(p, p, Problem(*problem), (dx, dalpha, dtemperature), power, axes)
+
+
+def counted_choice(given: Problem, counted: Array, power: Power, axes: tuple[int, ...]) -> Array:
+    """The choice in the working dtype, 0 in slices that are not counted."""
+    scores, alpha, temperature, solved = given
     p = choice(scores.astype(solved.x.dtype), alpha, temperature, solved, power, axes)
-    p = jnp.where(counted, p, 0)
-    total = sharding.full_keeping_sharding(0, solved.peak)
+    return jnp.where(counted, p, 0)
+
+
+def height_tangent(
+    weights: Array, p: Array, given: Problem, tangents: tuple, power: Power, axes: tuple[int, ...]
+) -> Array:
+    """⟨weights, dx⟩ + H_α(p)·dT + T·∂H_α(p)/∂α·dα, `[..., 1]`; each tangent may be None."""
+    dx, dalpha, dtemperature = tangents
+    total = sharding.full_keeping_sharding(0, given.solved.peak)
     if dx is not None:
-        total += (p * dx.astype(p.dtype)).sum(axes, keepdims=True)
+        total += (weights * dx.astype(weights.dtype)).sum(axes, keepdims=True)
     if dtemperature is not None:
-        total += entropy(p, alpha, power, axes) * dtemperature
+        total += entropy(p, given.alpha, power, axes) * dtemperature
     if dalpha is not None:
-        total += temperature * _entropy_slope(p, alpha, axes) * dalpha
+        total += given.temperature * _entropy_slope(p, given.alpha, axes) * dalpha
     return total
 
 

@@ -214,10 +214,9 @@ def _by_support(layer: BlockedLayer, label: Array, one: Array, power: Power) -> 
     ]
     passes.append(partial(layer.sums, one))
     found = support.solve(passes, peak, jnp.ones_like(peak), power.order, True)
-    omega, _ = support.units(peak, jnp.ones_like(peak), power.order)
     assert found.height is not None
     loss = jnp.maximum(peak + found.height - score, 0)
-    return _Solved(loss, peak, (found.tau + found.delta) / omega * power.order)
+    return _Solved(loss, peak, support.below_peak(found, jnp.ones_like(peak), power.order))
 
 
 def _groups(layer: BlockedLayer, label: Array, one: Array) -> tuple[Array, tuple[Array, ...]]:
