@@ -101,9 +101,7 @@ def _solve(
         return Solved(x, peak, _of_exponentials(x, peak, temperature, axes, with_height))
     peak, levels = pyramid.peak_and_levels((x,), axes)
     if power.on_support:
-        over = [
-            partial(pyramid.sums_over, level, axes, block=reductions.LONG_BLOCK) for level in levels
-        ]
+        over = [partial(pyramid.sums_over, level, axes, block=reductions.BLOCK) for level in levels]
         return Solved(x, peak, support.solve(over, peak, temperature, power.order, with_height))
     alpha = alpha + sharding.full_keeping_sharding(0, peak)
     found = any_alpha.solve(levels, peak, temperature, alpha, power, axes, with_height)

@@ -48,7 +48,8 @@ class Scale(NamedTuple):
         """c·(x − peak) + ω − u, exact for scores near the threshold."""
         from_peak = v < 0
         origin = jnp.where(from_peak, self.peak, self.base[0])
-        return scaled - origin - jnp.where(from_peak, v, self.base[1] + v)
+        origin, v = lax.optimization_barrier((origin, jnp.where(from_peak, v, self.base[1] + v)))
+        return scaled - origin - v
 
     def at_peak(self, v: Array) -> Array:
         """The same of the peak, ω − u."""
