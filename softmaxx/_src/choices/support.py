@@ -1,8 +1,8 @@
 """The threshold for α = 1.5 and 2, from sums over the support.
 
 With α = 1 + 1/m the choice is p = (s/ω)ᵐ, where s = max(c·(x − peak) + ω − u, 0), ω = c·mT, and
-u ≥ 0 is sought. For m = 1 and 2 the equation Σp = 1 is linear or quadratic in u as long as the support
-stays. u = 0 is the choice of the largest score alone, u = ω that of ever more entries.
+u ≥ 0 is sought. For m = 1 and 2 the equation Σp = 1 is linear or quadratic in u as long as the
+support stays. u = 0 is the choice of the largest score alone, u = ω that of ever more entries.
 
 Near both ends u has to be known to a relative error: near 0, where it is what a sole largest score
 leaves to the others, and near ω, where ω − u is the size of all. So a solver's number v has two
