@@ -196,7 +196,6 @@ class Entry(NamedTuple):
     instance: bool = False  # of one slice, mapped over a batch by `jax.vmap`
     nothing: float = 0.0  # for a slice that is masked throughout
     nan: bool = True  # a slice with nan is nan throughout
-    empty_batch: bool = True
     rounded_once: bool = True  # half precision; not by functions that the user writes
     sharded: bool = False  # over any axes
 
@@ -307,14 +306,12 @@ OTHERS = [
         axis="int",
         nan=False,
     ),
-    # perturbed_argmax of an empty batch fails: a known fault.
     Entry(
         "perturbed_argmax",
         "readout",
         _of_width(_keyed(sx.perturbed_argmax, num_samples=4)),
         **_ALL,
         random=True,
-        empty_batch=False,
     ),
     Entry("expected_index", "moment", sx.expected_index, axis="int"),
     Entry(
@@ -368,8 +365,7 @@ OTHERS = [
         sx.straight_through(sx.one_hot_argmax, sx.sparsemax),
         where=True,
         modes="reverse",
-        empty_batch=False,
-    ),  # a known fault
+    ),
     Entry("identity_gradient", "estimator", sx.identity_gradient(sx.one_hot_argmax), **_ALONE),
     Entry("interpolated", "estimator", sx.interpolated(sx.one_hot_argmax, strength=2.0), **_ALONE),
     Entry(

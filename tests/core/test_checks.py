@@ -240,6 +240,23 @@ def test_a_wrong_noise():
         sx.perturbed(sx.one_hot_argmax, noise=short, num_samples=8).argmax(X, key=KEY)
 
 
+def test_an_instance_without_entries():
+    smooth = sx.perturbed(sx.one_hot_argmax, num_samples=2)
+    estimators = [
+        ("perturbed", lambda x: smooth.argmax(x, key=KEY)),
+        ("regularized", sx.regularized(sx.sparsemax, lambda p: (p * p).sum()).value),
+        ("interpolated", sx.interpolated(sx.one_hot_argmax, strength=1.0)),
+        ("identity_gradient", sx.identity_gradient(sx.one_hot_argmax)),
+    ]
+    for name, call in estimators:
+        with pytest.raises(
+            ValueError,
+            match=rf"^{name}: scores has the shape \(0, 5\), no entries; an instance needs at "
+            "least one, for a batch that may be empty use jax.vmap",
+        ):
+            call(np.zeros((0, 5)))
+
+
 def test_a_wrong_sampler_and_batch_size():
     with pytest.raises(
         TypeError,

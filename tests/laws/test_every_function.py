@@ -267,9 +267,16 @@ def test_an_empty_axis_is_an_error(contract):
         contract.apply(np.zeros((3, 0)))
 
 
-@each(lambda entry: not entry.instance and entry.empty_batch)
-def test_an_empty_batch_stays_empty(contract):
-    assert {y.shape[0] for y in jax.tree.leaves(contract.apply(np.zeros((0, N))))} == {0}
+@each()
+def test_an_empty_batch_gives_empty_results_and_gradients(contract):
+    """Of the shapes and dtypes that any other batch has, but for its length."""
+    empty, where, temperature = np.zeros((0, N), np.float32), np.ones((0, N), bool), np.ones((0, 1))
+    expected = jax.tree.map(lambda y: (y[:0].shape, y.dtype), answers(contract, "held"))
+    got = [program(contract, empty, where, temperature)]
+    if not contract.instance:
+        got.append((contract.apply(empty), *got[0][1:]))  # without jit, and without a mask
+    for one in got:
+        assert jax.tree.map(lambda y: (y.shape, y.dtype), one) == expected
 
 
 # Sharding

@@ -59,3 +59,8 @@ def test_an_answer_for_each_row_is_asked_for():
 def test_something_else_than_a_function_is_refused():
     with pytest.raises(TypeError, match="row_oracle: fn is a int; pass a function"):
         sx.row_oracle(3)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_oracle_itself_can_be_compiled():
+    np.testing.assert_array_equal(jax.jit(of_rows)(SCORES, SHIFT), [0, 0, 1])
+    assert of_rows == sx.row_oracle(of_rows.fn)

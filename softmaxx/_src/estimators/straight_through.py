@@ -58,7 +58,7 @@ def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Ca
     checks.functions.function(function, "soft", soft)
 
     def choose(scores: Tree, *args: Any, **kwargs: Any) -> Tree:
-        scores = checks.oracles.scores(function, scores)
+        scores = checks.oracles.arrays(function, scores)
         _same_floating_shapes(hard, soft, scores, args, kwargs)
         fixed, fixed_args, fixed_kwargs = lax.stop_gradient((scores, args, kwargs))
         answer = hard(fixed, *fixed_args, **fixed_kwargs)

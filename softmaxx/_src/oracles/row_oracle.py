@@ -1,7 +1,8 @@
 """Oracles that answer many rows at once."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,8 @@ from softmaxx._src.core import checks
 from softmaxx._src.core.types import Oracle, Tree
 
 
-class RowOracle(NamedTuple):
+@dataclass(frozen=True)
+class RowOracle:
     """What `row_oracle` makes: called for one instance it asks for a single row."""
 
     fn: Callable[..., Tree]

@@ -54,7 +54,19 @@ def _in_dtype_of(out: Any, scores: Any) -> Any:
 
 
 def scores(function: str, value: Tree, argument: str = "scores") -> Tree:
-    """The scores as floating-point arrays, one or a tree of them."""
+    """The scores of one instance as floating-point arrays, one or a tree of them."""
+    value = arrays(function, value, argument)
+    if all(leaf.size == 0 for leaf in jax.tree.leaves(value)):
+        got = jax.tree.map(jnp.shape, value)
+        raise ValueError(
+            f"{function}: {argument} has the shape {got}, no entries; an instance needs at least "
+            "one, for a batch that may be empty use jax.vmap."
+        )
+    return value
+
+
+def arrays(function: str, value: Tree, argument: str = "scores") -> Tree:
+    """Floating-point arrays, one or a tree of them. They may be empty."""
     for leaf in jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None):
         if isinstance(leaf, int | float | None) and not isinstance(leaf, np.generic):
             of = "" if leaf is value else f"a {type(value).__name__} with "
@@ -64,8 +76,6 @@ def scores(function: str, value: Tree, argument: str = "scores") -> Tree:
         raise ValueError(
             f"{function}: {argument} is an empty tree; pass an array, or a tree of arrays."
         )
-    if all(jnp.size(leaf) == 0 for leaf in jax.tree.leaves(value)):
-        raise ValueError(f"{function}: {argument} has no entries; a choice needs at least one.")
     return jax.tree.map(lambda leaf: arguments.real_array(function, argument, leaf), value)
 
 
