@@ -329,6 +329,12 @@ OTHERS = [
     # Losses
     Entry("entmax_loss", "loss", _labelled(sx.entmax_loss), **_ALL),
     Entry("sparsemax_loss", "loss", _labelled(sx.sparsemax_loss), **_ALL),
+    Entry(
+        "entmax_loss-smoothed",
+        "loss",
+        _labelled(partial(sx.entmax_loss, label_smoothing=0.2)),
+        **_ALL,
+    ),
     Entry("fenchel_young_loss", "loss", _towards(sx.fenchel_young_loss(_QUADRATIC)), instance=True),
     Entry(
         "fenchel_young_loss-perturbed",

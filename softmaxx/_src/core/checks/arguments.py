@@ -185,6 +185,15 @@ def at_least(function: str, argument: str, value: Number, least: float) -> None:
         )
 
 
+def at_most(function: str, argument: str, value: Number, most: float) -> None:
+    """No entry is above `most`."""
+    if known(value) and np.any(np.asarray(value, np.float64) > most):
+        largest = np.max(np.asarray(value, np.float64))
+        raise ValueError(
+            f"{function}: {argument}={largest:g} is above {most:g}; pass {argument} <= {most:g}."
+        )
+
+
 def positive(function: str, argument: str, value: Number) -> None:
     """Every entry is above 0."""
     if known(value) and not np.all(np.asarray(value, np.float64) > 0):

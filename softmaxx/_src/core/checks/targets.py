@@ -58,6 +58,13 @@ def _wide(labels: Array) -> Array:
     return labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
 
 
+def smoothing(function: str, value: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    """0 ≤ ε ≤ 1, one number or one for each choice. It may be traced."""
+    arguments.one_for_each_choice(function, "label_smoothing", value, shape, axes)
+    arguments.at_least(function, "label_smoothing", value, 0)
+    arguments.at_most(function, "label_smoothing", value, 1)
+
+
 def linear_layer(function: str, features: tuple[int, ...], weights: tuple[int, ...]) -> None:
     """The shapes fit a linear layer: features [..., d] and weights [d, n]."""
     if not features or len(weights) != 2 or features[-1] != weights[0] or 0 in weights:
