@@ -1,6 +1,7 @@
 """label_smoothing of the losses of entmax: the loss of (1−ε)·y + ε·u, u over what takes part."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,11 @@ EPSILON = np.array([[0.1], [0.0], [1.0], [0.4]])
 each_alpha = pytest.mark.parametrize("alpha", ALPHAS)
 
 
-def smoothed(targets, epsilon=EPSILON):
+def smoothed(targets, epsilon: Any = EPSILON):
     return (1 - epsilon) * targets + epsilon * targets.sum(-1, keepdims=True) / targets.shape[-1]
 
 
-def in_numbers(scores, alpha, temperature=1.0, epsilon=EPSILON):
+def in_numbers(scores, alpha, temperature=1.0, epsilon: Any = EPSILON):
     """The reference for labels, and for distributions."""
     both = np.eye(6)[LABELS], distributions()
     return [reference(scores, smoothed(y, epsilon), alpha, temperature) for y in both]
@@ -76,7 +77,7 @@ def test_masked_entries_and_scores_of_minus_infinity_are_not_counted(alpha):
             for targets in (labels, y)
         ]
     )
-    slope = jax.jit(jax.grad(lambda x, where: sum(loss(x, where)).sum()))
+    slope = jax.jit(jax.grad(lambda x, where: sum(one.sum() for one in loss(x, where))))
     for held, where in [
         (scores, WHERE),
         (np.where(WHERE, scores, np.nan), WHERE),
@@ -85,7 +86,9 @@ def test_masked_entries_and_scores_of_minus_infinity_are_not_counted(alpha):
         for got in loss(held, where):
             np.testing.assert_allclose(got, expected, atol=1e-12)
         np.testing.assert_array_equal(slope(held, where)[:, ~WHERE], 0)
-    masked_label = sx.entmax_loss(scores[0], 2, alpha=alpha, where=WHERE, label_smoothing=0.1)
+    masked_label = sx.entmax_loss(
+        scores[0], np.asarray(2), alpha=alpha, where=WHERE, label_smoothing=0.1
+    )
     assert masked_label == np.inf
 
 

@@ -18,10 +18,17 @@ def oracle(function: str, value: Any) -> None:
 
 
 def shapes_of_answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
-    """The shapes and dtypes of the oracle's answer for one instance, found by tracing it."""
+    """The shapes and dtypes of the oracle's answer for one instance, found by tracing it.
+
+    Integers and booleans count as floats.
+    """
     seen = jax.tree.map(dtypes.working, scores)
+
+    def answers(scores, *args):
+        return dtypes.floats_like(scores, oracle(scores, *args))
+
     try:
-        traced, out = jax.make_jaxpr(oracle, return_shape=True)(seen, *args)
+        traced, out = jax.make_jaxpr(answers, return_shape=True)(seen, *args)
     except (jax.errors.JAXTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
         reason = str(error).split("\n")[0]
         raise TypeError(
@@ -152,7 +159,7 @@ def host_function(fn: Any, workers: Any) -> int:
 
 
 def host_answer(name: str, answer: Any, rows: Any, like: Any) -> None:
-    """The host function has returned floating-point arrays: for each row one like its scores."""
+    """The host function has returned arrays of real numbers: for each row one like its scores."""
     if isinstance(like, jax.ShapeDtypeStruct) and not isinstance(answer, np.ndarray):
         kind = type(answer).__name__
         raise TypeError(
@@ -170,16 +177,15 @@ def host_answer(name: str, answer: Any, rows: Any, like: Any) -> None:
 
 
 def _host_array(name: str, y: Any, rows: int, shape: tuple[int, ...]) -> None:
-    """One array of the answer: floating-point numbers of this shape for each row."""
+    """One array of the answer: real numbers of this shape for each row."""
     if not isinstance(y, np.ndarray):
         raise TypeError(
             f"host_oracle: {name} returned a {type(y).__name__}; return a NumPy array of the "
             "scores' shape."
         )
-    if not jnp.issubdtype(y.dtype, jnp.floating):
+    if y.dtype.kind not in "iub" and not jnp.issubdtype(y.dtype, jnp.floating):
         raise TypeError(
-            f"host_oracle: {name} returned {y.dtype}; return floating numbers, "
-            "y.astype(scores.dtype)."
+            f"host_oracle: {name} returned {y.dtype}; return real numbers, y.astype(scores.dtype)."
         )
     if y.shape != (rows, *shape):
         raise ValueError(
