@@ -7,6 +7,7 @@ choice.
 
 Choices: scores [n] → weights [n], a point of the hull of the answers.
   softmax, sparsemax, entmax          weights that sum to 1: dense, sparse, any α between and beyond
+  log_softmax                         the logarithms of the weights of softmax
   expm1_softmax                       softmax without the weight of an empty background
   soft_top_k                          weights that sum to k, each with a cap
   threshold_map                       weights from your own squashing function
@@ -54,6 +55,7 @@ Noises and samplers: what `perturbed` and its relatives draw, and how.
 # ruff: noqa: I001, RUF022  (imports and names stand in the order of the map)
 
 from softmaxx._src.choices.simplex import entmax, softmax, sparsemax
+from softmaxx._src.choices.log_softmax import log_softmax
 from softmaxx._src.choices.expm1_softmax import expm1_softmax
 from softmaxx._src.choices.soft_top_k import soft_top_k
 from softmaxx._src.choices.threshold_map import threshold_map
@@ -105,6 +107,7 @@ __all__ = [
     "softmax",
     "sparsemax",
     "entmax",
+    "log_softmax",
     "expm1_softmax",
     "soft_top_k",
     "threshold_map",

@@ -194,7 +194,7 @@ class Entry(NamedTuple):
     modes: str = "both"  # or "reverse": forward mode is refused; "zero": a derivative of 0
     random: bool = False  # noise of its own for each entry of a batch
     instance: bool = False  # of one slice, mapped over a batch by `jax.vmap`
-    nothing: float = 0.0  # for a slice that is masked throughout
+    nothing: float = 0.0  # for an entry that is masked, and a slice that is masked throughout
     nan: bool = True  # a slice with nan is nan throughout
     rounded_once: bool = True  # half precision; not by functions that the user writes
     sharded: bool = False  # over any axes
@@ -264,6 +264,7 @@ OTHERS = [
         **_ALL,
     ),
     Entry("expm1_softmax", "choice", sx.expm1_softmax, **_ALL),
+    Entry("log_softmax", "choice", sx.log_softmax, **_ALL, nothing=-np.inf, sharded=True),
     # Oracles
     Entry(
         "one_hot_argmax",
