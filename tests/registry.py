@@ -227,6 +227,11 @@ def _to_target(loss: Callable) -> Callable:
     )
 
 
+def _from_uniform(divergence: Callable) -> Callable:
+    """A divergence from the uniform distribution of six entries."""
+    return lambda x, **kwargs: divergence(abs(x), np.full(x.shape, 1 / 6), **kwargs)
+
+
 def _of_width(function: Callable, **settings: Any) -> Callable:
     """A function whose temperature is σ."""
     return lambda scores, temperature=1.0, **kwargs: function(
@@ -327,6 +332,17 @@ OTHERS = [
         lambda x, **kwargs: sx.expected_covariance(abs(x), **kwargs),
         axis="int",
     ),
+    Entry("entropy", "readout", lambda x, **kwargs: sx.entropy(abs(x), **kwargs), axis="joint"),
+    Entry(
+        "support_size",
+        "readout",
+        sx.support_size,
+        axis="joint",
+        modes="zero",
+        nan=False,
+        rounded_once=False,
+    ),
+    Entry("threshold", "readout", sx.threshold, **_ALL, nothing=-np.inf),
     # Losses
     Entry("entmax_loss", "loss", _labelled(sx.entmax_loss), **_ALL),
     Entry("sparsemax_loss", "loss", _labelled(sx.sparsemax_loss), **_ALL),
@@ -358,6 +374,8 @@ OTHERS = [
         lambda x, **kwargs: sx.variance_loss(abs(x), sigma=0.8, **kwargs),
         axis="int",
     ),
+    Entry("kl_divergence", "loss", _from_uniform(sx.kl_divergence), axis="joint"),
+    Entry("js_divergence", "loss", _from_uniform(sx.js_divergence), axis="joint"),
     Entry("kl_to_gaussian", "loss", _to_target(sx.kl_to_gaussian), axis="int"),
     Entry("js_to_gaussian", "loss", _to_target(sx.js_to_gaussian), axis="int"),
     Entry(

@@ -140,6 +140,21 @@ def test_a_wrong_temperature_alpha_or_sigma(name, hyper, least):
 
 
 @pytest.mark.parametrize(
+    "call", [sx.entmax, sx.threshold, sx.sparse_argmax], ids=lambda f: f.__name__
+)
+def test_an_alpha_below_one_is_refused_with_the_reason(call):
+    reason = (
+        "Below 1 no weight is 0, .*; for flatter dense weights raise the temperature of softmax"
+    )
+    for alpha in [0.5, np.array([[1.5], [0.99]])]:
+        with pytest.raises(ValueError, match=f"{call.__name__}: alpha=0.* is below 1; .*{reason}"):
+            call(X, alpha=alpha)
+    with pytest.raises(ValueError, match=reason):
+        sx.tsallis(0.5)
+    assert np.isnan(jax.jit(lambda a: call(X, alpha=a))(0.5)).all()
+
+
+@pytest.mark.parametrize(
     ("given", "remedy"),
     [((2,), "[..., None, None, None]"), ((4,), "[..., None, None]"), ((2, 4), "[..., None, None]")],
 )

@@ -36,6 +36,15 @@ def labels_or_distributions(
     return (array, False) if floating else (_wide(array), True)
 
 
+def distributions(function: str, targets: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """The targets have the shape of the choice."""
+    if targets != shape:
+        raise ValueError(
+            f"{function}: targets have shape {targets}; pass distributions of the choice's shape "
+            f"{shape}, one for all by jnp.broadcast_to(targets, choice.shape)."
+        )
+
+
 def labels(function: str, value: Any, shape: tuple[int, ...]) -> Array:
     """Integer labels, one for each row of features."""
     arguments.real_numbers(function, "labels", value)
