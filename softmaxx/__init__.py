@@ -7,6 +7,7 @@ choice.
 
 Choices: scores [n] → weights [n], a point of the hull of the answers.
   softmax, sparsemax, entmax          weights that sum to 1: dense, sparse, any α between and beyond
+  log_softmax                         the logarithms of the weights of softmax
   expm1_softmax                       softmax without the weight of an empty background
   soft_top_k                          weights that sum to k, each with a cap
   threshold_map                       weights from your own squashing function
@@ -25,6 +26,8 @@ Readouts: scores or weights [n] → a number [], in the units of the axis.
   expected_index, expected_spread, expected_covariance
                                       mean, deviation and covariance of the index under weights
   pixel_positions, unit_positions     the units of the axis: `positions=` of a readout
+  entropy, support_size               how sure the weights are, and how many are not 0
+  threshold                           the score from which on entries have weight
 
 Smoothings: make a pair `SmoothMax(argmax, value)`: the soft answer [n] and the smoothed max [].
   entropic, euclidean, tsallis        of a simplex, by an entropy: along an axis
@@ -44,6 +47,7 @@ Losses: scores and targets → a number for each choice.
   entmax_loss, sparsemax_loss, linear_entmax_loss
                                       train weights by labels or distributions
   coordinate_loss                     trains coordinates
+  kl_divergence, js_divergence        of two distributions
   variance_loss, kl_to_gaussian, js_to_gaussian, gaussian_heatmap
                                       train heatmaps; the last draws the target
 
@@ -54,6 +58,7 @@ Noises and samplers: what `perturbed` and its relatives draw, and how.
 # ruff: noqa: I001, RUF022  (imports and names stand in the order of the map)
 
 from softmaxx._src.choices.simplex import entmax, softmax, sparsemax
+from softmaxx._src.choices.log_softmax import log_softmax
 from softmaxx._src.choices.expm1_softmax import expm1_softmax
 from softmaxx._src.choices.soft_top_k import soft_top_k
 from softmaxx._src.choices.threshold_map import threshold_map
@@ -71,6 +76,9 @@ from softmaxx._src.readouts.local_argmax import local_argmax
 from softmaxx._src.readouts.find_peaks import Peaks, find_peaks
 from softmaxx._src.readouts.moments import expected_covariance, expected_index, expected_spread
 from softmaxx._src.readouts.positions import pixel_positions, unit_positions
+from softmaxx._src.readouts.entropy import entropy
+from softmaxx._src.readouts.support_size import support_size
+from softmaxx._src.readouts.threshold import threshold
 
 from softmaxx._src.core.types import SmoothMax
 from softmaxx._src.smoothings.tsallis import entropic, euclidean, tsallis
@@ -91,6 +99,7 @@ from softmaxx._src.losses.structured import fenchel_young_loss, spo_plus_loss
 from softmaxx._src.losses.entmax_loss import entmax_loss, sparsemax_loss
 from softmaxx._src.losses.linear_entmax_loss import linear_entmax_loss
 from softmaxx._src.losses.coordinate_loss import coordinate_loss
+from softmaxx._src.losses.divergences import js_divergence, kl_divergence
 from softmaxx._src.losses.heatmap_losses import js_to_gaussian, kl_to_gaussian, variance_loss
 from softmaxx._src.losses.gaussian_heatmap import gaussian_heatmap
 
@@ -105,6 +114,7 @@ __all__ = [
     "softmax",
     "sparsemax",
     "entmax",
+    "log_softmax",
     "expm1_softmax",
     "soft_top_k",
     "threshold_map",
@@ -128,6 +138,9 @@ __all__ = [
     "expected_covariance",
     "pixel_positions",
     "unit_positions",
+    "entropy",
+    "support_size",
+    "threshold",
     # smoothings: the pair of a soft answer and a smoothed max
     "SmoothMax",
     "entropic",
@@ -154,6 +167,8 @@ __all__ = [
     "sparsemax_loss",
     "linear_entmax_loss",
     "coordinate_loss",
+    "kl_divergence",
+    "js_divergence",
     "variance_loss",
     "kl_to_gaussian",
     "js_to_gaussian",

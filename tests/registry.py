@@ -194,9 +194,8 @@ class Entry(NamedTuple):
     modes: str = "both"  # or "reverse": forward mode is refused; "zero": a derivative of 0
     random: bool = False  # noise of its own for each entry of a batch
     instance: bool = False  # of one slice, mapped over a batch by `jax.vmap`
-    nothing: float = 0.0  # for a slice that is masked throughout
+    nothing: float = 0.0  # for an entry that is masked, and a slice that is masked throughout
     nan: bool = True  # a slice with nan is nan throughout
-    empty_batch: bool = True
     rounded_once: bool = True  # half precision; not by functions that the user writes
     sharded: bool = False  # over any axes
 
@@ -226,6 +225,11 @@ def _to_target(loss: Callable) -> Callable:
     return lambda x, axis=-1: loss(
         abs(x), jnp.full(_rest(x, axis), 1.5, x.dtype), sigma=0.8, axis=axis
     )
+
+
+def _from_uniform(divergence: Callable) -> Callable:
+    """A divergence from the uniform distribution of six entries."""
+    return lambda x, **kwargs: divergence(abs(x), np.full(x.shape, 1 / 6), **kwargs)
 
 
 def _of_width(function: Callable, **settings: Any) -> Callable:
@@ -265,6 +269,7 @@ OTHERS = [
         **_ALL,
     ),
     Entry("expm1_softmax", "choice", sx.expm1_softmax, **_ALL),
+    Entry("log_softmax", "choice", sx.log_softmax, **_ALL, nothing=-np.inf, sharded=True),
     # Oracles
     Entry(
         "one_hot_argmax",
@@ -307,14 +312,12 @@ OTHERS = [
         axis="int",
         nan=False,
     ),
-    # perturbed_argmax of an empty batch fails: a known fault.
     Entry(
         "perturbed_argmax",
         "readout",
         _of_width(_keyed(sx.perturbed_argmax, num_samples=4)),
         **_ALL,
         random=True,
-        empty_batch=False,
     ),
     Entry("expected_index", "moment", sx.expected_index, axis="int"),
     Entry(
@@ -329,9 +332,26 @@ OTHERS = [
         lambda x, **kwargs: sx.expected_covariance(abs(x), **kwargs),
         axis="int",
     ),
+    Entry("entropy", "readout", lambda x, **kwargs: sx.entropy(abs(x), **kwargs), axis="joint"),
+    Entry(
+        "support_size",
+        "readout",
+        sx.support_size,
+        axis="joint",
+        modes="zero",
+        nan=False,
+        rounded_once=False,
+    ),
+    Entry("threshold", "readout", sx.threshold, **_ALL, nothing=-np.inf),
     # Losses
     Entry("entmax_loss", "loss", _labelled(sx.entmax_loss), **_ALL),
     Entry("sparsemax_loss", "loss", _labelled(sx.sparsemax_loss), **_ALL),
+    Entry(
+        "entmax_loss-smoothed",
+        "loss",
+        _labelled(partial(sx.entmax_loss, label_smoothing=0.2)),
+        **_ALL,
+    ),
     Entry("fenchel_young_loss", "loss", _towards(sx.fenchel_young_loss(_QUADRATIC)), instance=True),
     Entry(
         "fenchel_young_loss-perturbed",
@@ -354,6 +374,8 @@ OTHERS = [
         lambda x, **kwargs: sx.variance_loss(abs(x), sigma=0.8, **kwargs),
         axis="int",
     ),
+    Entry("kl_divergence", "loss", _from_uniform(sx.kl_divergence), axis="joint"),
+    Entry("js_divergence", "loss", _from_uniform(sx.js_divergence), axis="joint"),
     Entry("kl_to_gaussian", "loss", _to_target(sx.kl_to_gaussian), axis="int"),
     Entry("js_to_gaussian", "loss", _to_target(sx.js_to_gaussian), axis="int"),
     Entry(
@@ -368,8 +390,7 @@ OTHERS = [
         sx.straight_through(sx.one_hot_argmax, sx.sparsemax),
         where=True,
         modes="reverse",
-        empty_batch=False,
-    ),  # a known fault
+    ),
     Entry("identity_gradient", "estimator", sx.identity_gradient(sx.one_hot_argmax), **_ALONE),
     Entry("interpolated", "estimator", sx.interpolated(sx.one_hot_argmax, strength=2.0), **_ALONE),
     Entry(

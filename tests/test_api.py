@@ -27,6 +27,8 @@ SEVERAL = {
     "straight_through": 2,
     "linear_entmax_loss": 3,
     "coordinate_loss": 2,
+    "kl_divergence": 2,
+    "js_divergence": 2,
     "kl_to_gaussian": 2,
     "js_to_gaussian": 2,
     "entropic": 0,
@@ -40,7 +42,7 @@ def test_the_public_names_are_all_there_is():
     assert public == set(sx.__all__)
     assert sx.__doc__ is not None
     assert set(sx.__all__) <= set(re.findall(r"\w+", sx.__doc__))  # the docstring is the map
-    assert len(sx.__all__) <= 63
+    assert len(sx.__all__) <= 69
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -71,6 +73,7 @@ def test_the_signatures_are_those_of_the_contract():
     assert defaults == {
         "softmax": choice,
         "sparsemax": choice,
+        "log_softmax": choice,
         "entmax": {"alpha": 1.5, **choice},
         "soft_top_k": {"k": empty, "alpha": 2.0, "upper": 1.0, **choice},
         "threshold_map": {},
@@ -101,6 +104,11 @@ def test_the_signatures_are_those_of_the_contract():
         "pixel_positions": {"origin": 0.0},
         "unit_positions": {"align_corners": False, "interval": (-1.0, 1.0)},
         "coordinate_loss": {"penalty": None, "where": None},
+        "entropy": {"axis": -1},
+        "support_size": {"axis": -1},
+        "threshold": {"alpha": 1.5, **choice},
+        "kl_divergence": {"axis": -1, "where": None},
+        "js_divergence": {"axis": -1, "where": None},
         "variance_loss": heatmap,
         "kl_to_gaussian": heatmap,
         "js_to_gaussian": heatmap,
@@ -114,8 +122,8 @@ def test_the_signatures_are_those_of_the_contract():
         "best_grid_path": {},
         "fenchel_young_loss": {},
         "spo_plus_loss": {},
-        "sparsemax_loss": choice,
-        "entmax_loss": {"alpha": 1.5, **choice},
+        "sparsemax_loss": {**choice, "label_smoothing": 0.0},
+        "entmax_loss": {"alpha": 1.5, **choice, "label_smoothing": 0.0},
         "linear_entmax_loss": {"alpha": 1.5, "temperature": 1.0, "block_size": 1024},
         "entropic": {"axis": -1},
         "euclidean": {"axis": -1},

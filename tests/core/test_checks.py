@@ -140,6 +140,21 @@ def test_a_wrong_temperature_alpha_or_sigma(name, hyper, least):
 
 
 @pytest.mark.parametrize(
+    "call", [sx.entmax, sx.threshold, sx.sparse_argmax], ids=lambda f: f.__name__
+)
+def test_an_alpha_below_one_is_refused_with_the_reason(call):
+    reason = (
+        "Below 1 no weight is 0, .*; for flatter dense weights raise the temperature of softmax"
+    )
+    for alpha in [0.5, np.array([[1.5], [0.99]])]:
+        with pytest.raises(ValueError, match=f"{call.__name__}: alpha=0.* is below 1; .*{reason}"):
+            call(X, alpha=alpha)
+    with pytest.raises(ValueError, match=reason):
+        sx.tsallis(0.5)
+    assert np.isnan(jax.jit(lambda a: call(X, alpha=a))(0.5)).all()
+
+
+@pytest.mark.parametrize(
     ("given", "remedy"),
     [((2,), "[..., None, None, None]"), ((4,), "[..., None, None]"), ((2, 4), "[..., None, None]")],
 )
@@ -238,6 +253,23 @@ def test_a_wrong_noise():
         match=r"noise.quantile returned the shape \(3, 6\); return the shape asked for, \(8, 6\)",
     ):
         sx.perturbed(sx.one_hot_argmax, noise=short, num_samples=8).argmax(X, key=KEY)
+
+
+def test_an_instance_without_entries():
+    smooth = sx.perturbed(sx.one_hot_argmax, num_samples=2)
+    estimators = [
+        ("perturbed", lambda x: smooth.argmax(x, key=KEY)),
+        ("regularized", sx.regularized(sx.sparsemax, lambda p: (p * p).sum()).value),
+        ("interpolated", sx.interpolated(sx.one_hot_argmax, strength=1.0)),
+        ("identity_gradient", sx.identity_gradient(sx.one_hot_argmax)),
+    ]
+    for name, call in estimators:
+        with pytest.raises(
+            ValueError,
+            match=rf"^{name}: scores has the shape \(0, 5\), no entries; an instance needs at "
+            "least one, for a batch that may be empty use jax.vmap",
+        ):
+            call(np.zeros((0, 5)))
 
 
 def test_a_wrong_sampler_and_batch_size():

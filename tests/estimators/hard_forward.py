@@ -150,13 +150,31 @@ class Promises:
             alone = pulled(self.make(sx.ranking), SCORES, G)
             np.testing.assert_allclose(gradient["a"], alone, atol=1e-12)
 
+    def test_integers_and_booleans_are_answers_too(self):
+        pairs = [
+            (lambda scores: sx.ranking(scores).astype(jnp.int8), sx.ranking),
+            (lambda scores: scores == scores.max(), sx.one_hot_argmax),
+        ]
+        for whole, real in pairs:
+            answers = [
+                jax.vjp(self.make(oracle), SCORES.astype(jnp.float32)) for oracle in (whole, real)
+            ]
+            (value, pullback), (expected, other) = answers
+            assert value.dtype == np.float32
+            np.testing.assert_array_equal(value, expected)
+            np.testing.assert_array_equal(pullback(value + 1)[0], other(value + 1)[0])
+
     def test_wrong_oracles_are_told(self):
         def refused(error, match, oracle):
             with pytest.raises(error, match=match):
                 self.make(oracle)(SCORES)
 
         other_shape = r"returned the shape .*, that of .* is .*; return the same"
-        refused(TypeError, "(oracle|hard) returned int64; return floating numbers", jnp.argsort)
+        refused(
+            TypeError,
+            "(oracle|hard) returned complex128; return floating numbers",
+            lambda scores: jax.lax.complex(scores, scores),
+        )
         refused(TypeError, "(oracle|hard) returned None; return an array", lambda scores: None)
         refused(ValueError, other_shape, lambda scores: scores[:2])
         refused(ValueError, other_shape, lambda scores: (scores, scores))

@@ -77,6 +77,11 @@ def test_an_update_without_jit():
     np.testing.assert_allclose(at, [0.75, 0.1 * 3])
 
 
+def test_an_empty_batch_changes_nothing():
+    rule, before = adaptive_strength(), state(0.5)
+    assert rule.update(np.zeros((0, 4)), before) == before
+
+
 def test_the_strength_reaches_its_target():
     rule, target = adaptive_strength(target=1.5, step=0.01), 1.5
     rows, g = scores_of((100, 6)), scores_of((100, 6), seed=1)

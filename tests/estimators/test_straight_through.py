@@ -119,3 +119,11 @@ def test_wrong_softs_are_told():
         jax.grad(
             lambda gate: straight_through(sx.ranking, lambda scores: gate * scores)(SCORES)[0]
         )(1.0)
+
+
+def test_an_empty_batch_is_empty_and_an_empty_axis_an_error_of_the_functions():
+    choose = straight_through(sx.one_hot_argmax, sx.sparsemax)
+    value, pullback = jax.vjp(choose, np.zeros((0, 5)))
+    assert value.shape == pullback(value)[0].shape == (0, 5)
+    with pytest.raises(ValueError, match=r"one_hot_argmax: axis 1 of the shape \(3, 0\) is empty"):
+        choose(np.zeros((3, 0)))

@@ -166,6 +166,12 @@ def test_half_precision_is_computed_in_float32_and_rounded_once():
             np.testing.assert_array_equal(got[0], wide[0].astype(dtype))
 
 
+def test_spo_plus_takes_an_oracle_that_answers_booleans():
+    mask, one_hot = sx.spo_plus_loss(lambda x: x == x.max()), sx.spo_plus_loss(sx.one_hot_argmax)
+    answers = [jax.value_and_grad(loss)(SCORES, TARGET) for loss in (mask, one_hot)]
+    jax.tree.map(np.testing.assert_array_equal, *answers)
+
+
 def test_spo_plus_checks_rows_and_passes_derivatives_of_arguments():
     with pytest.raises(
         ValueError, match=r"spo_plus_loss: oracle returned the shape \(1, 3\) for 2 rows"

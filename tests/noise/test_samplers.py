@@ -44,6 +44,12 @@ def test_each_point_is_uniform(name):
         assert abs(np.corrcoef(u[:, 0, 0], u[:, -1, 0])[0, 1]) < 5 / np.sqrt(count)
 
 
+@named
+def test_points_of_no_scores(name):
+    """Of an empty batch: perturbed_argmax draws for all of it at once."""
+    assert SAMPLERS[name](KEY, (4, 0)).shape == (4, 0)
+
+
 def test_the_ends_of_the_unit_interval_are_never_drawn():
     """In float32 a uniform of [0, 1) is 0 once in 2²³, which would be a noise of −∞."""
     words = jnp.array([0, 2**32 - 1], np.uint32)

@@ -230,8 +230,8 @@ WRONG = [
         r"returned the shape \(1, 4\) for 3 rows of scores \(4,\); "
         r"return one answer for each row, \(3, 4\)",
     ),
-    (lambda x: x.argmax(-1), "returned int64; return floating numbers, y.astype"),
-    (lambda x: x > 0, "returned bool; return floating numbers, y.astype"),
+    (lambda x: x + 1j, "returned complex128; return real numbers, y.astype"),
+    (lambda x: x.argmax(-1), r"returned the shape \(3,\) for 3 rows of scores \(4,\)"),
     (
         lambda x: list(x),
         r"returned a list; return one NumPy array for all rows, np.stack\(answers\)",
@@ -248,6 +248,18 @@ def test_wrong_answers_are_told(fn, said):
     for call in [jax.vmap(sx.host_oracle(fn)), jax.jit(jax.vmap(sx.host_oracle(fn)))]:
         with pytest.raises(Exception, match=f"host_oracle: <lambda> {said}"):
             jax.block_until_ready(call(scores))
+
+
+def test_integers_and_booleans_are_taken_in_the_dtype_of_the_scores():
+    scores = np.array([[1.0, 3.0, 2.0], [0.0, -1.0, 5.0]], np.float32)
+    for fn, expected in [
+        (lambda x: x > 1, scores > 1),
+        (lambda x: np.argsort(x, -1), np.argsort(scores, -1)),
+        (lambda x: np.argsort(x, -1).astype(np.uint8), np.argsort(scores, -1)),
+    ]:
+        out = jax.jit(jax.vmap(sx.host_oracle(fn)))(scores)
+        assert out.dtype == np.float32
+        np.testing.assert_array_equal(out, expected)
 
 
 def test_a_nan_in_the_scores_may_be_one_in_the_answer():

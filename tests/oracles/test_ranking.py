@@ -3,6 +3,7 @@
 from itertools import permutations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
@@ -23,6 +24,22 @@ def test_ranks_are_those_of_scipy_with_the_first_of_ties_larger(n):
         np.testing.assert_array_equal(sx.ranking(scores, axis=axis), expected)
     np.testing.assert_array_equal(sx.ranking(scores.T, axis=0), expected.T)
     np.testing.assert_array_equal(sx.ranking(scores.T[None], axis=1), expected.T[None])
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+def test_long_slices_with_ties_both_zeros_and_infinities_along_a_middle_axis(dtype):
+    special = np.array([0.0, -0.0, np.inf, -np.inf, 1e-30, -1e-30, 3e38, -3e38])
+    random = np.random.RandomState(1)
+    with np.errstate(over="ignore"):
+        scores = random.choice([*special, *random.randn(30)], (2, 90, 3)).astype(dtype)
+    expected = 91 - rankdata(-scores.astype(float), "ordinal", axis=1)
+    out = jax.jit(lambda x: sx.ranking(x, axis=1))(scores)
+    np.testing.assert_array_equal(out, expected.astype(dtype))
+
+
+def test_the_order_is_sorted_once_and_not_inverted_by_a_second_sort():
+    program = str(jax.make_jaxpr(sx.ranking)(np.zeros((2, 90))))
+    assert program.count(" sort[") == 1
 
 
 def test_it_maximises_over_the_permutations():

@@ -56,6 +56,17 @@ def test_an_answer_for_each_row_is_asked_for():
         smooth.argmax(SCORES, key=KEYS[0])
 
 
+def test_booleans_are_taken_in_the_dtype_of_the_scores():
+    chosen = sx.row_oracle(lambda rows: rows == rows.max(-1, keepdims=True))(SCORES)
+    assert chosen.dtype == SCORES.dtype
+    np.testing.assert_array_equal(chosen, [0, 0, 1])
+
+
 def test_something_else_than_a_function_is_refused():
     with pytest.raises(TypeError, match="row_oracle: fn is a int; pass a function"):
         sx.row_oracle(3)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_oracle_itself_can_be_compiled():
+    np.testing.assert_array_equal(jax.jit(of_rows)(SCORES, SHIFT), [0, 0, 1])
+    assert of_rows == sx.row_oracle(of_rows.fn)

@@ -249,8 +249,8 @@ def test_wrong_oracles_are_refused_before_any_sample_is_drawn():
     refused(ValueError, shape, jnp.max, "value")
     shape = r"oracle returned the shape \(\(3,\), \(3,\)\) for scores"
     refused(ValueError, shape, lambda scores: (scores, scores), "value")
-    dtype = "perturbed: oracle returned int64; return floating numbers"
-    refused(TypeError, dtype, lambda scores: jnp.argsort(scores))
+    dtype = "perturbed: oracle returned complex128; return floating numbers"
+    refused(TypeError, dtype, lambda scores: jax.lax.complex(scores, scores))
     refused(TypeError, "perturbed: oracle returned None; return an array", lambda scores: None)
     changing = (
         "reads the values of its scores or arguments, or has an output whose shape depends"
@@ -298,3 +298,42 @@ def test_what_would_lose_a_derivative_is_refused():
         TypeError, match=r"noise.perturb closes over a traced value.*scale the noise by sigma"
     ):
         jax.grad(stretched)(1.0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+def test_integers_and_booleans_are_taken_in_the_dtype_of_the_scores(dtype):
+    """An index, ranks as in jaxopt's examples, a mask, by instances and by rows."""
+
+    def ranks(scores):
+        return jnp.argsort(jnp.argsort(scores)) + 1
+
+    def mask(rows):
+        return rows == rows.max(-1, keepdims=True)
+
+    def answers(scores):
+        pairs = [
+            sx.perturbed(oracle, num_samples=16)
+            for oracle in (ranks, sx.ranking, sx.row_oracle(mask), sx.one_hot_argmax, jnp.argmax)
+        ]
+        values = [jax.value_and_grad(pair.value)(scores, key=KEY) for pair in pairs[:4]]
+        return [pair.argmax(scores, key=KEY) for pair in pairs], values
+
+    scores = SCORES.astype(dtype)
+    (by_ints, by_floats, by_mask, one_hot, index), values = jax.jit(answers)(scores)
+    np.testing.assert_array_equal(by_ints, by_floats)
+    np.testing.assert_array_equal(by_mask, one_hot)
+    for whole, real in [(values[0], values[1]), (values[2], values[3])]:
+        jax.tree.map(np.testing.assert_array_equal, whole, real)
+    every = jax.tree.leaves((by_ints, by_mask, index, values))
+    assert {leaf.dtype for leaf in every} == {jnp.dtype(dtype)}
+    if dtype != jnp.bfloat16:
+        np.testing.assert_allclose(index, one_hot @ np.arange(len(scores), dtype=dtype), rtol=1e-6)
+
+
+def test_integers_in_trees_take_the_dtype_of_their_scores():
+    scores = {"a": SCORES.astype(jnp.float32), "b": SCORES}
+    smooth = sx.perturbed(lambda x: jax.tree.map(jnp.argsort, x), num_samples=4)
+    answer = smooth.argmax(scores, key=KEY)
+    assert {name: leaf.dtype for name, leaf in answer.items()} == {"a": jnp.float32, "b": float}
+    one = sx.perturbed(lambda x: x["a"].argmax(), num_samples=4).argmax(scores, key=KEY)
+    assert one.dtype == float

@@ -3,6 +3,7 @@
 The public ones:
 
   simplex.py          softmax, sparsemax, entmax
+  log_softmax.py      the logarithm of softmax
   soft_top_k.py       weights that sum to k, each with a cap
   threshold_map.py    weights from your own function φ
   expm1_softmax.py    a softmax without the weight of a background

@@ -121,6 +121,8 @@ def entmax(
       Ties share equally. T = 0: uniform over the largest entries, with zero derivative. T → ∞:
       uniform over all. An entry on the boundary of the support counts as outside. For α > 2 the
       slope at the boundary is infinite, and entries near it are as inexact as the rounded scores.
+      α < 1 is refused: no entry would be 0, and weights would fall off as a power of the distance,
+      more slowly than those of softmax.
 
     Raises:
       TypeError: scores are not real numbers, or `where` is not boolean.
@@ -153,8 +155,7 @@ def checked(
     """
     scores, axes = checks.arguments.of_choice(function, scores, axis, where, temperature)
     checks.arguments.one_for_each_choice(function, "alpha", alpha, scores.shape, axes)
-    checks.arguments.at_least(function, "alpha", alpha, 1)
-    checks.arguments.finite(function, "alpha", alpha)
+    checks.arguments.alpha(function, alpha)
     return scores, axes, powers.power_of(alpha)
 
 

@@ -31,3 +31,20 @@ def in_dtype_and_rank_of(value: Number, like: Array) -> Array:
 def in_dtypes_of(like: Tree, values: Tree) -> Tree:
     """Each array of a tree in the dtype of its counterpart in `like`."""
     return jax.tree.map(lambda one, value: value.astype(one.dtype), like, values)
+
+
+def floats_like(like: Tree, values: Tree) -> Tree:
+    """Integers and booleans among the values as floats, in the dtype of their counterpart.
+
+    If the trees differ there is none, and the widest dtype is taken.
+    """
+    leaves, tree = jax.tree.flatten(values)
+    given = [leaf.dtype for leaf in jax.tree.leaves(like)]
+    if jax.tree.structure(like) != tree:
+        given = [widest_dtype(given)] * len(leaves)
+
+    def cast(value, dtype):
+        whole = isinstance(value, int) or getattr(value, "dtype", jnp.dtype(float)).kind in "iub"
+        return jnp.asarray(value).astype(dtype) if whole else value
+
+    return tree.unflatten(map(cast, leaves, given))

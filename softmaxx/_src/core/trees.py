@@ -29,7 +29,7 @@ def by_leaf(z: Array, theta: list[Array]) -> list[Array]:
     """A matrix with a row for each sample, cut into one array `[rows, *shape]` for each leaf."""
     parts = jnp.split(z, np.cumsum([leaf.size for leaf in theta])[:-1], axis=1)
     return [
-        part.reshape(-1, *leaf.shape).astype(leaf.dtype)
+        part.reshape(len(z), *leaf.shape).astype(leaf.dtype)
         for part, leaf in zip(parts, theta, strict=True)
     ]
 

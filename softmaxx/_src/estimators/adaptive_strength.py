@@ -86,6 +86,8 @@ def adaptive_strength(
 
     def update(gradient: Tree, state: AdaptiveStrengthState) -> AdaptiveStrengthState:
         instances = checks.estimators.batch_of_gradients("adaptive_strength", gradient)
+        if instances == 0:  # an empty batch says nothing
+            return state
         counts = jnp.stack([jnp.count_nonzero(leaf) for leaf in jax.tree.leaves(gradient)])
         nonzero = counts.sum().astype(state.nonzero.dtype)
         nonzero = decay * state.nonzero + (1 - decay) * nonzero / instances

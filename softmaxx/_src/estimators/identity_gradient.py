@@ -10,6 +10,7 @@ from jax import lax
 from softmaxx._src.core import attached, checks, dtypes
 from softmaxx._src.core.types import Oracle, Tree
 from softmaxx._src.estimators.projection import centred_and_normalised
+from softmaxx._src.oracles import row_oracle
 
 
 def identity_gradient(
@@ -21,7 +22,7 @@ def identity_gradient(
     from g that no answer depends on: a shift and the scale of the scores.
 
     Args:
-      oracle: `(scores, *args)` → floating numbers in the scores' shape, for one instance. It needs
+      oracle: `(scores, *args)` → real numbers in the scores' shape, for one instance. It needs
         no derivative.
       projection: scores → an array or tree of their shape, applied to one instance in at least
         float32. Division by the norm, `lambda x: x / jnp.linalg.norm(x)`, is sound for every
@@ -42,7 +43,7 @@ def identity_gradient(
 
     Raises:
       TypeError: an oracle or projection that is not callable, closes over a traced value or does
-        not return floating arrays.
+        not return real numbers; a projection that does not return floating ones.
       ValueError: an oracle or projection that returns another shape than the scores'.
 
     Example:
@@ -67,7 +68,7 @@ def identity_gradient(
         )
         checks.functions.floating(function, "projection", projected)
         checks.functions.same_shapes(function, "projection", projected, "the scores", theta)
-        answer = oracle(lax.stop_gradient(theta), *args)
+        answer = row_oracle.solve(oracle, lax.stop_gradient(theta), args)
         answer = attached.with_backward(partial(_by_projection, projection), answer, theta)
         return dtypes.in_dtypes_of(out, answer)
 

@@ -32,7 +32,7 @@ def implicit_mle(
     is that of the likelihood of its samples.
 
     Args:
-      oracle: `(scores, *args)` → the maximiser, floating numbers in the scores' shape, for one
+      oracle: `(scores, *args)` → the maximiser, real numbers in the scores' shape, for one
         instance. It needs no derivative.
       strength: λ > 0, a number, which may be traced. Or the state of `adaptive_strength`: then
         λ = strength·‖θ‖/‖g‖ for each instance.
@@ -56,7 +56,7 @@ def implicit_mle(
 
     Raises:
       TypeError: an oracle that is not callable, closes over a traced value or does not return
-        floating arrays; a noise that is neither a `Noise` nor a function; a key that is none.
+        real numbers; a noise that is neither a `Noise` nor a function; a key that is none.
       ValueError: a strength that is not positive and finite, or no single number; a negative
         `sigma`, or one that does not broadcast; `num_samples` < 1; an oracle or a noise that
         returns another shape.

@@ -10,6 +10,7 @@ from softmaxx._src.core import attached, checks, dtypes
 from softmaxx._src.core.types import Number, Oracle, Tree
 from softmaxx._src.estimators import difference
 from softmaxx._src.estimators.adaptive_strength import AdaptiveStrengthState
+from softmaxx._src.oracles import row_oracle
 
 
 def interpolated(
@@ -22,7 +23,7 @@ def interpolated(
     costs, (y(costs + λg) − y(costs))/λ, is minus this one.)
 
     Args:
-      oracle: `(scores, *args)` → the maximiser, floating numbers in the scores' shape, for one
+      oracle: `(scores, *args)` → the maximiser, real numbers in the scores' shape, for one
         instance. It needs no derivative.
       strength: λ > 0, a number, which may be traced. The larger it is, the more scores get a
         gradient. λg should be of the order of the scores. Or pass the state of `adaptive_strength`:
@@ -42,7 +43,7 @@ def interpolated(
 
     Raises:
       TypeError: an oracle that is not callable, closes over a traced value or does not return
-        floating arrays.
+        real numbers.
       ValueError: a strength that is not positive and finite, or no single number; an oracle that
         returns another shape.
 
@@ -65,7 +66,7 @@ def interpolated(
 
     def choose(scores: Tree, *args: Any) -> Tree:
         theta, out = checks.estimators.scores_and_answer(function, oracle, scores, args)
-        answer = oracle(lax.stop_gradient(theta), *args)
+        answer = row_oracle.solve(oracle, lax.stop_gradient(theta), args)
         operands = theta, answer, args, strength
         answer = attached.with_backward(partial(_by_difference, oracle), answer, operands)
         return dtypes.in_dtypes_of(out, answer)
@@ -76,4 +77,5 @@ def interpolated(
 def _by_difference(oracle: Oracle, operands: tuple, g: Tree) -> tuple:
     theta, answer, args, strength = operands
     size, target = difference.step_against(g, theta, strength)
-    return difference.quotient(size, theta, answer, oracle(target, *args)), None, None, None
+    moved = row_oracle.solve(oracle, target, args)
+    return difference.quotient(size, theta, answer, moved), None, None, None

@@ -19,8 +19,8 @@ def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Ca
     is.)
 
     Args:
-      hard: `(scores, *args, **kwargs)` → a floating array, or a tree of arrays. It needs no
-        derivative.
+      hard: `(scores, *args, **kwargs)` → an array, or a tree of arrays. Integers and booleans are
+        cast to the scores' dtype. It needs no derivative.
       soft: called alike, → the same shapes. Both get the same arguments. With a `key=` they can
         draw the same noise, in the dtype of the scores.
 
@@ -36,7 +36,7 @@ def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Ca
 
     Raises:
       TypeError: functions that are not callable, close over a traced value or do not return
-        floating arrays.
+        arrays of real numbers; a `soft` that does not return floating ones.
       ValueError: a `soft` that returns other shapes than `hard`.
 
     Example:
@@ -58,10 +58,10 @@ def straight_through(hard: Callable[..., Tree], soft: Callable[..., Tree]) -> Ca
     checks.functions.function(function, "soft", soft)
 
     def choose(scores: Tree, *args: Any, **kwargs: Any) -> Tree:
-        scores = checks.oracles.scores(function, scores)
+        scores = checks.oracles.arrays(function, scores)
         _same_floating_shapes(hard, soft, scores, args, kwargs)
         fixed, fixed_args, fixed_kwargs = lax.stop_gradient((scores, args, kwargs))
-        answer = hard(fixed, *fixed_args, **fixed_kwargs)
+        answer = dtypes.floats_like(fixed, hard(fixed, *fixed_args, **fixed_kwargs))
         return attached.with_backward(partial(_by_soft, soft), answer, (scores, args, kwargs))
 
     return choose
@@ -78,7 +78,10 @@ def _same_floating_shapes(
         )
         return checks.functions.floating("straight_through", name, out)
 
-    wanted, got = shapes("hard", hard), shapes("soft", soft)
+    def hard_in_floats(scores, *args, **kwargs):
+        return dtypes.floats_like(scores, hard(scores, *args, **kwargs))
+
+    wanted, got = shapes("hard", hard_in_floats), shapes("soft", soft)
     checks.functions.same_shapes("straight_through", "soft", got, "hard", wanted)
 
 

@@ -1,7 +1,7 @@
 """Losses of sparsemax and α-entmax: what cross-entropy is to softmax."""
 
-from softmaxx._src.choices import simplex_loss
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
+from softmaxx._src.losses import label_smoothing as smoothing
 
 
 def sparsemax_loss(
@@ -11,6 +11,7 @@ def sparsemax_loss(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: Number = 1.0,
+    label_smoothing: Number = 0.0,
 ) -> Array:
     r"""Computes max_p (⟨scores, p⟩ − T/2·‖p‖²) + T/2·‖y‖² − ⟨scores, y⟩: the loss of `sparsemax`.
 
@@ -26,6 +27,7 @@ def sparsemax_loss(
         whatever it holds.
       temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
         differentiated.
+      label_smoothing: 0 ≤ ε ≤ 1, a number or one for each choice, `[..., 1]`. See `entmax_loss`.
 
     Returns:
       `[...]`, one number for each choice, at least 0. The dtype is that of the scores, computed in
@@ -50,7 +52,9 @@ def sparsemax_loss(
     Reference:
       Martins and Astudillo, From Softmax to Sparsemax, ICML 2016, section 3.
     """
-    return simplex_loss.loss("sparsemax_loss", scores, targets, 2.0, axis, where, temperature)
+    return smoothing.loss(
+        "sparsemax_loss", scores, targets, 2.0, axis, where, temperature, label_smoothing
+    )
 
 
 def entmax_loss(
@@ -61,6 +65,7 @@ def entmax_loss(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: Number = 1.0,
+    label_smoothing: Number = 0.0,
 ) -> Array:
     r"""Computes max_p (⟨scores, p⟩ + T·H_α(p)) − T·H_α(y) − ⟨scores, y⟩: the loss of `entmax`.
 
@@ -82,6 +87,9 @@ def entmax_loss(
         whatever it holds.
       temperature: T ≥ 0, a number or one for each choice, `[..., 1]`. It may be traced and
         differentiated.
+      label_smoothing: 0 ≤ ε ≤ 1, a number or one for each choice, `[..., 1]`. The target becomes
+        (1−ε)·y + ε·u, with u uniform over the n entries of the slice that take part: not those that
+        are masked or −inf. It may be traced and differentiated.
 
     Returns:
       `[...]`, one number for each choice, at least 0. It is 0 exactly where entmax(scores) is y.
@@ -93,7 +101,9 @@ def entmax_loss(
       target inf. A fully masked slice gives 0. Targets with another sum than 1 weigh their slice by
       it. Targets of zeros are ignored. T = 0 is the perceptron's loss, max scores − scores_y. At
       y = 0 the derivative in the targets is one-sided. For α = 1 it is infinite there, and its term
-      of the entropy is left out.
+      of the entropy is left out. With label smoothing the loss is still 0 at its optimum. At α = 1
+      it is cross-entropy less the entropy of the smoothed target. optax and PyTorch do not subtract
+      this constant, and count masked classes in n.
 
     Raises:
       TypeError: scores or targets are not real numbers, targets in the scores' shape are integers,
@@ -114,4 +124,6 @@ def entmax_loss(
       Blondel, Martins and Niculae, Learning with Fenchel-Young Losses, JMLR 2020, section 4;
       Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, ACL 2019.
     """
-    return simplex_loss.loss("entmax_loss", scores, targets, alpha, axis, where, temperature)
+    return smoothing.loss(
+        "entmax_loss", scores, targets, alpha, axis, where, temperature, label_smoothing
+    )

@@ -1,16 +1,13 @@
 """Losses of a choice over a map: how far it is from a Gaussian, or its spread from σ."""
 
-import math
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from softmaxx._src.core import checks, dtypes, elementary, indices
+from softmaxx._src.core import checks, dtypes, indices
 from softmaxx._src.core.types import Array, ArrayLike, Axis
-from softmaxx._src.losses import gaussian_heatmap
+from softmaxx._src.losses import divergences, gaussian_heatmap
 from softmaxx._src.losses.gaussian_heatmap import Deviation, Gaussians
 from softmaxx._src.readouts import moments
 from softmaxx._src.readouts.moments import Positions
@@ -65,12 +62,12 @@ def variance_loss(
 @partial(jax.jit, static_argnames="axes")
 def _variance_loss(choice: Array, gaussians: Gaussians, axes: tuple[int, ...]) -> Array:
     terms = []
-    p = _labelled_choice(choice, gaussians.where, axes)
+    p = divergences.counted(choice, gaussians.where, axes)
     pairs = moments.marginals(p, gaussians.positions, axes)
     for (marginal, x), sigma in zip(pairs, gaussians.deviations, strict=True):
         sigma = dtypes.in_dtype_and_rank_of(sigma, choice)
         terms.append((moments.variance(marginal, x, axes) - sigma**2) ** 2)
-    return _labelled_losses(sum(terms[1:], terms[0]), choice, gaussians.where, axes)
+    return divergences.losses(sum(terms[1:], terms[0]), choice, gaussians.where, axes)
 
 
 def kl_to_gaussian(
@@ -129,14 +126,10 @@ def kl_to_gaussian(
 
 @partial(jax.jit, static_argnames="axes")
 def _kl_to_gaussian(choice: Array, gaussians: Gaussians, axes: tuple[int, ...]) -> Array:
-    p = _labelled_choice(choice, gaussians.where, axes)
-    loss = elementary.x_log_x(p).sum(axes, keepdims=True)
-    # log q is a sum over the axes, so the marginals of the choice are enough.
+    p = divergences.counted(choice, gaussians.where, axes)
     log_q = gaussian_heatmap.log_densities(gaussians, p, axes)
-    pairs = moments.marginals(p, gaussians.positions, axes)
-    for along, (marginal, _) in zip(log_q, pairs, strict=True):
-        loss -= (marginal * along).sum(axes, keepdims=True)
-    return _labelled_losses(loss, choice, gaussians.where, axes)
+    loss = divergences.kullback_leibler(p, sum(log_q[1:], log_q[0]), axes)
+    return divergences.losses(loss, choice, gaussians.where, axes)
 
 
 def js_to_gaussian(
@@ -197,14 +190,10 @@ def js_to_gaussian(
 
 @partial(jax.jit, static_argnames="axes")
 def _js_to_gaussian(choice: Array, gaussians: Gaussians, axes: tuple[int, ...]) -> Array:
-    # ½Σ p·log(p/m) + q·log(q/m) with p·log p in one piece. The quotients and their derivatives
-    # overflow where p and q are both small.
-    p, h = _labelled_choice(choice, gaussians.where, axes), elementary.x_log_x
+    p = divergences.counted(choice, gaussians.where, axes)
     log_q = gaussian_heatmap.log_densities(gaussians, p, axes)
-    q = jnp.exp(sum(log_q[1:], log_q[0]))
-    terms = h(p) + h(q) - h(p + q) + math.log(2) * (p + q)
-    loss = terms.sum(axes, keepdims=True) / 2
-    return _labelled_losses(loss, choice, gaussians.where, axes)
+    loss = divergences.jensen_shannon(p, jnp.exp(sum(log_q[1:], log_q[0])), axes)
+    return divergences.losses(loss, choice, gaussians.where, axes)
 
 
 def _checked(
@@ -225,20 +214,3 @@ def _checked(
         function, sigma, choice.shape, axes, zero=targets is None
     )
     return choice, Gaussians(targets, deviations, positions, where), axes
-
-
-def _labelled_choice(choice: Array, where: Any, axes: tuple[int, ...]) -> Array:
-    """The choice in its working dtype. Without a label it is 0, whatever it holds."""
-    p = dtypes.working(choice)
-    if where is None:
-        return p
-    labelled = jnp.broadcast_to(where, indices.batch_shape(p.shape, axes))
-    return jnp.where(lax.expand_dims(labelled, sorted(axes)), p, 0)
-
-
-def _labelled_losses(loss: Array, choice: Array, where: Any, axes: tuple[int, ...]) -> Array:
-    """The losses `[...]` in the choice's dtype, 0 without a label."""
-    loss = elementary.lift_rounding_to_zero(loss)
-    slices = [1 if i in axes else n for i, n in enumerate(choice.shape)]
-    loss = lax.squeeze(jnp.broadcast_to(loss, slices), axes)
-    return (loss if where is None else jnp.where(where, loss, 0)).astype(choice.dtype)

@@ -96,7 +96,7 @@ def spo_plus_loss(oracle: Oracle) -> Callable[..., Array]:
       maximiser is not unique, the subgradient is that of the oracle's vertex.
 
     Raises:
-      TypeError: the oracle is not callable or does not return floating arrays.
+      TypeError: the oracle is not callable or does not return real numbers.
       ValueError: targets or the oracle's output do not look like the scores.
 
     Example:

@@ -159,7 +159,7 @@ def _sums(plan: Plan, values: Any, ratio: Array, centre: Any = None) -> tuple[_S
 
 def _sums_around(values: Any, ratio: Array, centre: Any, group_size: int) -> _Sums:
     def over_groups(x):
-        return x.reshape(-1, group_size, *x.shape[1:]).sum(1)
+        return x.reshape(len(x) // group_size, group_size, *x.shape[1:]).sum(1)
 
     def weighted(v, weights):
         return (v * _aligned(weights, v)).sum(0)

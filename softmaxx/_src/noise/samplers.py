@@ -89,7 +89,7 @@ def groups_of_points(
         lambda group: sampler.draw(jax.random.fold_in(key, group), (size, dimension), dtype)
     )(groups)
     checks.noises.drawn_shape("sampler.draw", drawn, (len(groups), size, dimension))
-    return drawn.reshape(-1, dimension)
+    return drawn.reshape(len(groups) * size, dimension)
 
 
 def _uniform(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:

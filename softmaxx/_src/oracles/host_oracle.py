@@ -22,7 +22,7 @@ def host_oracle(fn: Callable[..., Any], *, workers: int = 1) -> Oracle:
     it is called once on the host, with all rows: batch × samples.
 
     Args:
-      fn: `(scores, *args)` → floating numbers in the shape of the scores. It gets NumPy arrays with
+      fn: `(scores, *args)` → real numbers in the shape of the scores. It gets NumPy arrays with
         the rows leading, or trees of them if the scores are a tree. It must be pure: called again
         it returns the same. JAX may drop a call whose result is not used.
       workers: how many threads share the rows, each with a call of fn. This helps solvers that
@@ -38,7 +38,7 @@ def host_oracle(fn: Callable[..., Any], *, workers: int = 1) -> Oracle:
       Otherwise all rows travel to one device.
 
     Raises:
-      TypeError: a fn that is not callable; a result that is no array of floating numbers.
+      TypeError: a fn that is not callable; a result that is no array of real numbers.
       ValueError: a result of another shape, or with a nan in a row whose scores have none;
         `workers` < 1.
       RuntimeError: an exception in fn, with the first row that raises it. (Errors of a call reach

@@ -8,6 +8,7 @@ from jax import lax
 
 from softmaxx._src.core import checks, sharding
 from softmaxx._src.core.types import Array, ArrayLike
+from softmaxx._src.oracles import vertices
 
 _PAIRWISE = 64  # up to so many entries comparing all pairs is faster than sorting
 
@@ -63,4 +64,14 @@ def _by_pairs(x: Array, axis: int) -> Array:
 
 
 def _by_sorting(x: Array, axis: int) -> Array:
-    return x.shape[axis] - jnp.argsort(jnp.argsort(-x, axis, stable=True), axis)
+    """n at the first entry of the falling order, n − 1 at the second, …
+
+    Integers are sorted faster than floats. The order is inverted by a scatter, since some versions
+    of XLA compile the argsort of an order wrongly on a GPU in x64 mode.
+    """
+    order = jnp.argsort(~vertices.bit_order(x), axis, stable=True)
+    ranks = x.shape[axis] - lax.broadcasted_iota(order.dtype, x.shape, axis) + 0 * order
+    others = tuple(other for other in range(x.ndim) if other != axis)
+    along = lax.ScatterDimensionNumbers((), (axis,), (axis,), others, others)
+    places = {"unique_indices": True, "mode": "promise_in_bounds"}
+    return lax.scatter(0 * order, order[..., None], ranks, along, **places)

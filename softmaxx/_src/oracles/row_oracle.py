@@ -1,23 +1,25 @@
 """Oracles that answer many rows at once."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from softmaxx._src.core import checks
+from softmaxx._src.core import checks, dtypes
 from softmaxx._src.core.types import Oracle, Tree
 
 
-class RowOracle(NamedTuple):
+@dataclass(frozen=True)
+class RowOracle:
     """What `row_oracle` makes: called for one instance it asks for a single row."""
 
     fn: Callable[..., Tree]
 
     def __call__(self, scores: Tree, *args: Any) -> Tree:
         rows = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], scores)
-        return jax.tree.map(lambda leaf: leaf[0], self.fn(rows, *args))
+        return jax.tree.map(lambda leaf: leaf[0], solve_rows(self, rows, args))
 
 
 def row_oracle(fn: Callable[..., Tree]) -> RowOracle:
@@ -29,7 +31,8 @@ def row_oracle(fn: Callable[..., Tree]) -> RowOracle:
 
     Args:
       fn: `(rows, *args)` → one answer for each row, an array or a tree of arrays with the rows
-        leading. The args are the same for all rows.
+        leading. Integers and booleans are cast to the dtype of the rows. The args are the same for
+        all rows.
 
     Returns:
       An oracle of one instance, `(scores, *args)`. It may be used wherever an oracle is.
@@ -56,7 +59,12 @@ def row_oracle(fn: Callable[..., Tree]) -> RowOracle:
 
 
 def solve_rows(oracle: Oracle, rows: Tree, args: tuple) -> Tree:
-    """The oracle's answers for scores `[N, ...]`."""
+    """The oracle's answers for scores `[N, ...]`; integers and booleans as floats."""
     if isinstance(oracle, RowOracle):
-        return oracle.fn(rows, *args)
-    return jax.vmap(lambda row: oracle(row, *args))(rows)
+        return dtypes.floats_like(rows, oracle.fn(rows, *args))
+    return jax.vmap(lambda row: solve(oracle, row, args))(rows)
+
+
+def solve(oracle: Oracle, scores: Tree, args: tuple) -> Tree:
+    """The oracle's answer for one instance; integers and booleans as floats."""
+    return dtypes.floats_like(scores, oracle(scores, *args))

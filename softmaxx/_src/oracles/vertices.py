@@ -109,7 +109,7 @@ def _top_k_mask(scores: Array, where: Array | None, k: Number, axes: tuple[int, 
     # last index of its ties to take. Plain sums keep the sharding, and take several axes at once.
     x = sharding.computed_once(lax.stop_gradient(masks.masked(scores, where)))
     k = _whole_number(k, x)
-    order, entries = _bit_order(x), x > -jnp.inf
+    order, entries = bit_order(x), x > -jnp.inf
     cut = _kth_largest(order, entries, k, axes)
     above, tied = entries & (order > cut), entries & (order == cut)
     first = _first_entries(tied, k - _count(above, axes), axes)
@@ -125,8 +125,8 @@ def _whole_number(k: Number, x: Array) -> Array:
     return lax.expand_dims(k.astype(int), range(x.ndim - k.ndim))
 
 
-def _bit_order(x: Array) -> Array:
-    """Integers in the order of the numbers.
+def bit_order(x: Array) -> Array:
+    """Integers in the order of the numbers. −0 counts as 0, and nan anywhere.
 
     The bits of a positive float count up with it, those of a negative float count down.
     """

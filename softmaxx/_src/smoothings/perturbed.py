@@ -41,10 +41,10 @@ def perturbed(
     Second and higher derivatives are of the same kind, from the same answers.
 
     Args:
-      oracle: `(scores, *args)` → an array or a tree of arrays, of any shape and a floating dtype,
-        for one instance. It is vmapped over the samples; `row_oracle` takes them as rows. It needs
-        no derivative. Pass its data as `args`: a differentiable oracle is differentiated through
-        them.
+      oracle: `(scores, *args)` → an array or a tree of arrays, of any shape, for one instance.
+        Integers and booleans are cast to the scores' dtype. It is vmapped over the samples;
+        `row_oracle` takes them as rows. It needs no derivative. Pass its data as `args`: a
+        differentiable oracle is differentiated through them.
       num_samples: N ≥ 1, a Python int. The standard error falls as 1/√N, and with `sobol` faster.
         `standard_error` computes it.
       sigma: σ ≥ 0, a number or an array that broadcasts to the scores. For a tree of scores it may
@@ -76,7 +76,7 @@ def perturbed(
 
     Raises:
       TypeError: the oracle is not callable, reads values while it is traced, closes over a traced
-        value, or does not return floating arrays; the key is none.
+        value, or does not return real numbers; the key is none.
       ValueError: the answer does not look like the scores (for `value`); `sigma` does not
         broadcast, is negative, or is 0 for some scores only; `num_samples` is below 1 or no
         multiple of the sampler's groups; `batch_size` splits a group.

@@ -115,8 +115,7 @@ def tsallis(alpha: Number, *, axis: Axis = -1) -> SmoothMax:
       Niculae, Learning with Fenchel-Young Losses, JMLR 2020, section 4.3.
     """
     checks.arguments.real_numbers("tsallis", "alpha", alpha)
-    checks.arguments.at_least("tsallis", "alpha", alpha, 1)
-    checks.arguments.finite("tsallis", "alpha", alpha)
+    checks.arguments.alpha("tsallis", alpha)
     return _Tsallis("tsallis", alpha, axis).pair()
 
 

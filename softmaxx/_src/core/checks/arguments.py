@@ -185,6 +185,28 @@ def at_least(function: str, argument: str, value: Number, least: float) -> None:
         )
 
 
+def alpha(function: str, value: Number) -> None:
+    """Every α is finite and at least 1."""
+    finite(function, "alpha", value)
+    if not known(value) or np.all(np.asarray(value, np.float64) >= 1):
+        return
+    smallest = np.min(np.asarray(value, np.float64))
+    raise ValueError(
+        f"{function}: alpha={smallest:g} is below 1; pass alpha >= 1. Below 1 no weight is 0, and "
+        "weights fall off more slowly than those of softmax, as a power of the scores' distance; "
+        "for flatter dense weights raise the temperature of softmax."
+    )
+
+
+def at_most(function: str, argument: str, value: Number, most: float) -> None:
+    """No entry is above `most`."""
+    if known(value) and np.any(np.asarray(value, np.float64) > most):
+        largest = np.max(np.asarray(value, np.float64))
+        raise ValueError(
+            f"{function}: {argument}={largest:g} is above {most:g}; pass {argument} <= {most:g}."
+        )
+
+
 def positive(function: str, argument: str, value: Number) -> None:
     """Every entry is above 0."""
     if known(value) and not np.all(np.asarray(value, np.float64) > 0):

@@ -54,7 +54,7 @@ def below_one(function: str, argument: str, value: Any) -> None:
 def batch_of_gradients(function: str, gradient: Any) -> int:
     """The length of the leading axis, the same for all leaves: the number of instances."""
     leading = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(gradient)}
-    if len(leading) != 1 or not all(leading) or leading == {(0,)}:
+    if len(leading) != 1 or not all(leading):
         got = jax.tree.map(np.shape, gradient)
         raise ValueError(
             f"{function}: gradient has the shape {got}; pass the gradient of a batch of scores, "

@@ -18,10 +18,17 @@ def oracle(function: str, value: Any) -> None:
 
 
 def shapes_of_answer(function: str, oracle: Callable, scores: Any, args: tuple) -> Any:
-    """The shapes and dtypes of the oracle's answer for one instance, found by tracing it."""
+    """The shapes and dtypes of the oracle's answer for one instance, found by tracing it.
+
+    Integers and booleans count as floats.
+    """
     seen = jax.tree.map(dtypes.working, scores)
+
+    def answers(scores, *args):
+        return dtypes.floats_like(scores, oracle(scores, *args))
+
     try:
-        traced, out = jax.make_jaxpr(oracle, return_shape=True)(seen, *args)
+        traced, out = jax.make_jaxpr(answers, return_shape=True)(seen, *args)
     except (jax.errors.JAXTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
         reason = str(error).split("\n")[0]
         raise TypeError(
@@ -54,7 +61,19 @@ def _in_dtype_of(out: Any, scores: Any) -> Any:
 
 
 def scores(function: str, value: Tree, argument: str = "scores") -> Tree:
-    """The scores as floating-point arrays, one or a tree of them."""
+    """The scores of one instance as floating-point arrays, one or a tree of them."""
+    value = arrays(function, value, argument)
+    if all(leaf.size == 0 for leaf in jax.tree.leaves(value)):
+        got = jax.tree.map(jnp.shape, value)
+        raise ValueError(
+            f"{function}: {argument} has the shape {got}, no entries; an instance needs at least "
+            "one, for a batch that may be empty use jax.vmap."
+        )
+    return value
+
+
+def arrays(function: str, value: Tree, argument: str = "scores") -> Tree:
+    """Floating-point arrays, one or a tree of them. They may be empty."""
     for leaf in jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None):
         if isinstance(leaf, int | float | None) and not isinstance(leaf, np.generic):
             of = "" if leaf is value else f"a {type(value).__name__} with "
@@ -64,8 +83,6 @@ def scores(function: str, value: Tree, argument: str = "scores") -> Tree:
         raise ValueError(
             f"{function}: {argument} is an empty tree; pass an array, or a tree of arrays."
         )
-    if all(jnp.size(leaf) == 0 for leaf in jax.tree.leaves(value)):
-        raise ValueError(f"{function}: {argument} has no entries; a choice needs at least one.")
     return jax.tree.map(lambda leaf: arguments.real_array(function, argument, leaf), value)
 
 
@@ -142,7 +159,7 @@ def host_function(fn: Any, workers: Any) -> int:
 
 
 def host_answer(name: str, answer: Any, rows: Any, like: Any) -> None:
-    """The host function has returned floating-point arrays: for each row one like its scores."""
+    """The host function has returned arrays of real numbers: for each row one like its scores."""
     if isinstance(like, jax.ShapeDtypeStruct) and not isinstance(answer, np.ndarray):
         kind = type(answer).__name__
         raise TypeError(
@@ -160,16 +177,15 @@ def host_answer(name: str, answer: Any, rows: Any, like: Any) -> None:
 
 
 def _host_array(name: str, y: Any, rows: int, shape: tuple[int, ...]) -> None:
-    """One array of the answer: floating-point numbers of this shape for each row."""
+    """One array of the answer: real numbers of this shape for each row."""
     if not isinstance(y, np.ndarray):
         raise TypeError(
             f"host_oracle: {name} returned a {type(y).__name__}; return a NumPy array of the "
             "scores' shape."
         )
-    if not jnp.issubdtype(y.dtype, jnp.floating):
+    if y.dtype.kind not in "iub" and not jnp.issubdtype(y.dtype, jnp.floating):
         raise TypeError(
-            f"host_oracle: {name} returned {y.dtype}; return floating numbers, "
-            "y.astype(scores.dtype)."
+            f"host_oracle: {name} returned {y.dtype}; return real numbers, y.astype(scores.dtype)."
         )
     if y.shape != (rows, *shape):
         raise ValueError(

@@ -36,6 +36,15 @@ def labels_or_distributions(
     return (array, False) if floating else (_wide(array), True)
 
 
+def distributions(function: str, targets: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """The targets have the shape of the choice."""
+    if targets != shape:
+        raise ValueError(
+            f"{function}: targets have shape {targets}; pass distributions of the choice's shape "
+            f"{shape}, one for all by jnp.broadcast_to(targets, choice.shape)."
+        )
+
+
 def labels(function: str, value: Any, shape: tuple[int, ...]) -> Array:
     """Integer labels, one for each row of features."""
     arguments.real_numbers(function, "labels", value)
@@ -56,6 +65,13 @@ def labels(function: str, value: Any, shape: tuple[int, ...]) -> Array:
 def _wide(labels: Array) -> Array:
     """The labels in at least 32 bits, so that they can be compared with any number of classes."""
     return labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
+
+
+def smoothing(function: str, value: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    """0 ≤ ε ≤ 1, one number or one for each choice. It may be traced."""
+    arguments.one_for_each_choice(function, "label_smoothing", value, shape, axes)
+    arguments.at_least(function, "label_smoothing", value, 0)
+    arguments.at_most(function, "label_smoothing", value, 1)
 
 
 def linear_layer(function: str, features: tuple[int, ...], weights: tuple[int, ...]) -> None:
