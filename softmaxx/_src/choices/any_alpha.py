@@ -127,6 +127,13 @@ def solve(
     return found._replace(height=_height(by, alpha, found, sums_at_v, power_sum))
 
 
+def below_peak(threshold: Threshold, alpha: Array) -> Array:
+    """The score at which p becomes 0, less the largest score, in units of T; at α = 1 u itself."""
+    epsilon, offset = powers.exponent(alpha)
+    is_u = (threshold.from_base | (offset == 1)) & (alpha > 1)
+    return threshold.tau + threshold.delta - jnp.where(is_u, 1 / epsilon, 0)
+
+
 def _measured(level, peak, temperature, alpha, power, axes) -> tuple[Measure, Array]:
     """How to measure each slice, and whether its largest score is the only one of its size.
 

@@ -115,10 +115,10 @@ def solve(
     return Threshold(v, delta, jnp.ones_like(v), height, missing, sole)
 
 
-def below_peak(threshold: Threshold, temperature: Array, m: int) -> Array:
-    """The threshold itself less the peak: where p becomes 0, in the scores' units."""
-    by, v, delta = scale(threshold.tau, temperature, m), threshold.tau, threshold.delta
-    return (jnp.where(v < 0, v, v - by.omega) + delta) / by.omega * (m * temperature)
+def below_peak(threshold: Threshold, peak: Array, temperature: Array, m: int) -> Array:
+    """The score at which p becomes 0, less the largest score, in units of T."""
+    omega, v = scale(peak, temperature, m).omega, threshold.tau
+    return (jnp.where(v < 0, v, v - omega) + threshold.delta) / omega * m
 
 
 def _missing(by: Scale, v: Array, delta: Array, m: int) -> Array:

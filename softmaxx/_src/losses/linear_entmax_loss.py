@@ -216,7 +216,7 @@ def _by_support(layer: BlockedLayer, label: Array, one: Array, power: Power) -> 
     found = support.solve(passes, peak, jnp.ones_like(peak), power.order, True)
     assert found.height is not None
     loss = jnp.maximum(peak + found.height - score, 0)
-    return _Solved(loss, peak, support.below_peak(found, jnp.ones_like(peak), power.order))
+    return _Solved(loss, peak, support.below_peak(found, peak, jnp.ones_like(peak), power.order))
 
 
 def _groups(layer: BlockedLayer, label: Array, one: Array) -> tuple[Array, tuple[Array, ...]]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.choices import powers, simplex, smoothed_max, support
+from softmaxx._src.choices import any_alpha, powers, simplex, smoothed_max, support
 from softmaxx._src.choices.powers import Power
 from softmaxx._src.choices.smoothed_max import Problem
 from softmaxx._src.core import dtypes, rules
@@ -85,10 +85,9 @@ def _tau(problem: Problem, power: Power, axes: tuple[int, ...]) -> Array:
     if power is Power.EXPONENTIAL:
         above_peak = jnp.log(found.total)
     elif power.on_support:
-        omega, _ = support.units(peak, temperature, power.order)
-        above_peak = (found.tau + found.delta) / omega * power.order
+        above_peak = support.below_peak(found, peak, temperature, power.order)
     else:
-        above_peak = found.tau + found.delta - powers.exponent(alpha)[1] * _shift(alpha)
+        above_peak = any_alpha.below_peak(found, alpha)
     return jnp.where(peak == -jnp.inf, peak, peak + temperature * above_peak)
 
 
