@@ -232,7 +232,7 @@ def test_a_wrong_noise():
                 TypeError, match=f"^{name}: noise is {said}; pass sx.normal, sx.gumbel or sx.Noise"
             ):
                 call(sx.one_hot_argmax if name == "perturbed" else X, noise=wrong)
-    short = sx.normal._replace(quantile=lambda u: u[:3])
+    short = sx.normal._replace(quantile=lambda u, v: u[:3])
     with pytest.raises(
         ValueError,
         match=r"noise.quantile returned the shape \(3, 6\); return the shape asked for, \(8, 6\)",

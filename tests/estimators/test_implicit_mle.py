@@ -51,7 +51,7 @@ def test_value_and_gradient_are_means_under_the_same_noise(name, noise):
         if noise == "function":
             z = jax.random.normal(KEY, (count, size), float)
         else:
-            z = given.quantile(sx.independent(KEY, (count, size), float))
+            z = given.quantile(*sx.independent(KEY, (count, size), float))
         return *both(choose, scores, g), pulled(choose, scores, g * 0), z
 
     value, gradient, at_zero, z = answers_and_noise(scores, g)
