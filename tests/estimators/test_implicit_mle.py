@@ -41,7 +41,7 @@ class TestPromises(PromisesOfArguments):
 )
 def test_value_and_gradient_are_means_under_the_same_noise(name, noise):
     oracle, reference, shape = ORACLES[name]
-    count, strength, sigma, size = 4, 5.0, 0.5, int(np.prod(shape))
+    count, strength, sigma, size = 16, 5.0, 0.5, int(np.prod(shape))
     scores, g = (np.asarray(scores_of(shape, seed=seed)) for seed in range(2))
     given = {"gumbel": sx.gumbel, "function": jax.random.normal, "log_normal": sx.log_normal}[noise]
 

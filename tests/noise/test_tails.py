@@ -167,8 +167,10 @@ def test_a_million_rare_classes_are_drawn_as_often_as_they_should_be():
     @jax.jit
     def found(keys, few, scores):
         whole = jnp.stack([*lax.map(lambda key: jnp.stack(hits(key, scores)), keys).sum(0)])
-        return whole, lax.map(lambda key: by_top_k(key, scores), few).sum(), others(
-            smooth.argmax(scores, key=KEY)
+        return (
+            whole,
+            lax.map(lambda key: by_top_k(key, scores), few).sum(),
+            others(smooth.argmax(scores, key=KEY)),
         )
 
     keys = jax.random.split(KEY, draws)
