@@ -29,9 +29,9 @@ class Noise(NamedTuple):
     Attributes:
       quantile: (u, v) → the inverse of the distribution function at u, elementwise. The sampler of
         `perturbed` draws the uniforms u and their complements v = 1 − u, `[N, n]`, in float32 or
-        float64. Both are strictly between 0 and 1. The smaller of the two is exact and reaches down
-        to 2⁻⁶⁰, the larger is rounded, to at most 1 − 2⁻²⁴ in float32. So take the lower tail from
-        u and the upper tail from v.
+        float64. Both are strictly between 0 and 1. The smaller of the two reaches down to 2⁻⁶⁰; the
+        larger is rounded, in float32 to at most 1 − 2⁻²⁴. So take the lower tail from u and the
+        upper tail from v.
       score: z → ν'(z) = −(log q)'(z), elementwise: what a statistician calls the score. Every such
         noise has E ν'(Z) = 0 and E Z·ν'(Z) = 1.
       perturb: (θ, σ, z) → the perturbed scores, elementwise and one-to-one in z. The default is
@@ -40,16 +40,18 @@ class Noise(NamedTuple):
         `expected_ranking` needs it.
 
     Limits:
-      Both tails of the ready noises are right to probabilities of 2⁻⁶⁰: `gumbel` is drawn from
-      −3.7 to 41, `logistic` to ±41, `laplace` to ±40, `normal` to ±8.7. A quantile that takes its
-      upper tail from u instead of v ends that tail at 2⁻²⁴, in float64 at 2⁻⁵³.
+      Both tails of the ready noises are right to probabilities of 2⁻⁶⁰. That is from −3.7 to 41.5
+      for `gumbel`, and up to ±41.5 for `logistic`, ±40.8 for `laplace`, ±8.7 for `normal` and the Z
+      of `log_normal`. A quantile that takes its upper tail from u instead of v ends it at 2⁻²⁴, in
+      float64 at 2⁻⁵³.
 
       The density must be positive and continuous on the whole line. A density that ends somewhere
       gives a wrong first derivative, a density with a kink a wrong second one. So `laplace` refuses
       second derivatives with a TypeError.
 
     Raises:
-      TypeError: from `perturbed`, for something else than functions.
+      TypeError: from `perturbed`, for something else than functions, or a `quantile` that does not
+        take u and v.
       ValueError: from `perturbed`, for a `quantile` that is not elementwise.
 
     Example:

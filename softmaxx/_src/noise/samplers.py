@@ -47,9 +47,9 @@ class Sampler(NamedTuple):
       group_size: N → the rows of one group, a divisor of N.
 
     Limits:
-      With each of the four the smaller of u and 1 − u is right to 2⁻⁶⁰. The larger is rounded, to
-      at most 1 − 2⁻²⁴ in float32. A sampler of your own may return `(u, 1 - u)`; its tails then end
-      where those of u do.
+      With each of the four the smaller of u and 1 − u is right to 2⁻⁶⁰. The larger is rounded, in
+      float32 to at most 1 − 2⁻²⁴. Half precision is drawn in float32 and rounded. A sampler of your
+      own may return `(u, 1 - u)`; its tails then end where those of u do.
 
       Two groups say little about their spread. For error bars take more groups:
       `sx.sobol._replace(group_size=lambda n: n // 8)`.
