@@ -78,9 +78,9 @@ def test_a_noise_of_a_user_keeps_its_upper_tail_by_the_complement():
 
     cauchy = sx.Noise(quantile, lambda z: 2 * z / (1 + z**2))
     plain = cauchy._replace(quantile=lambda u, v: jnp.tan(jnp.pi * (u - 0.5)))
-    v = np.array([0.75, 0.25, 2.0**-40], np.float32)
-    u = np.minimum(1 - v, np.float32(1 - 2.0**-24))
-    expected = scipy.stats.cauchy.isf(v.astype(float))
+    v = jnp.array([0.75, 0.25, 2.0**-40], np.float32)
+    u = jnp.minimum(1 - v, 1 - 2.0**-24)
+    expected = scipy.stats.cauchy.isf(np.asarray(v, float))
     np.testing.assert_allclose(cauchy.quantile(u, v), expected, rtol=1e-6)
     found = np.asarray(plain.quantile(u, v))
     np.testing.assert_allclose(found[:2], expected[:2], rtol=1e-6)
