@@ -184,8 +184,8 @@ def perturbed_moments(at_the_mean: bool) -> Callable[[Loss], Moments]:
 def given_draws(draw: Draw, f: Loss) -> tuple[np.ndarray, ...]:
     """By group and category: its frequency, and mean and total variance of its gradient."""
 
-    def group(u):
-        z = sx.gumbel.quantile(u)
+    def group(uniforms):
+        z = sx.gumbel.quantile(*uniforms)
         gradients = jax.vmap(lambda z: jax.grad(lambda scores: f(draw(scores, z)))(SCORES))(z)
         drawn = sx.one_hot_argmax(SCORES + z)
         counts = drawn.sum(0)
@@ -193,7 +193,8 @@ def given_draws(draw: Draw, f: Loss) -> tuple[np.ndarray, ...]:
         return counts / POINTS, mean, drawn.T @ ((gradients - drawn @ mean) ** 2).sum(1) / counts
 
     def two_groups(key):
-        return jax.vmap(group)(sx.sobol(key, (2 * POINTS, N)).reshape(2, POINTS, N))
+        uniforms = sx.sobol(key, (2 * POINTS, N))
+        return jax.vmap(group)([one.reshape(2, POINTS, N) for one in uniforms])
 
     keys = jax.random.split(jax.random.key(1), GROUPS // 2)
     moments = jax.jit(lambda keys: jax.lax.map(two_groups, keys))(keys)

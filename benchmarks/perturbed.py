@@ -215,7 +215,7 @@ def grid_paths(methods: dict[str, Make], quick: bool) -> dict[str, dict]:
     shape = (GRID_SAMPLES, SIDE * SIDE)
     for name, sampler in SAMPLERS.items():
         quantiles = jax.vmap(
-            lambda key, sampler=sampler: sx.normal.quantile(sampler(key, shape, jnp.float32))
+            lambda key, sampler=sampler: sx.normal.quantile(*sampler(key, shape, jnp.float32))
         )
         programs[NOISE_OF + name] = (quantiles, keys)
     programs[NOISE_OF + "jax.random.normal"] = (

@@ -247,7 +247,18 @@ def test_a_wrong_noise():
                 TypeError, match=f"^{name}: noise is {said}; pass sx.normal, sx.gumbel or sx.Noise"
             ):
                 call(sx.one_hot_argmax if name == "perturbed" else X, noise=wrong)
-    short = sx.normal._replace(quantile=lambda u: u[:3])
+    plain = sx.normal._replace(quantile=lambda u: u)
+    for name, call in [
+        ("perturbed", lambda: sx.perturbed(sx.one_hot_argmax, noise=plain)),
+        ("implicit_mle", lambda: sx.implicit_mle(sx.one_hot_argmax, strength=1.0, noise=plain)),
+    ]:
+        with pytest.raises(
+            TypeError,
+            match=rf"^{name}: noise.quantile has the signature \(u\), too many .* pass a function "
+            r"\(u, v\), the uniforms and their complements v = 1 - u",
+        ):
+            call()
+    short = sx.normal._replace(quantile=lambda u, v: u[:3])
     with pytest.raises(
         ValueError,
         match=r"noise.quantile returned the shape \(3, 6\); return the shape asked for, \(8, 6\)",
@@ -278,12 +289,19 @@ def test_a_wrong_sampler_and_batch_size():
         match=r"perturbed: sampler is 'sobol'; pass sx.independent, sx.sobol or sx.Sampler",
     ):
         sx.perturbed(sx.one_hot_argmax, sampler="sobol")  # pyright: ignore[reportArgumentType]
-    narrow = sx.independent._replace(draw=lambda key, shape, dtype: jnp.zeros(3, dtype))
-    with pytest.raises(
-        ValueError,
-        match=r"sampler.draw returned the shape \(8, 3\); return the shape asked for, \(8, 1, 6\)",
-    ):
-        sx.perturbed(sx.one_hot_argmax, sampler=narrow, num_samples=8).argmax(X, key=KEY)
+    for count, match in [
+        (1, r"sampler.draw returned float64\[8, 3\]; return two arrays .* complements 1 - u"),
+        (2, r"sampler.draw returned the shape \(8, 3\); return the shape asked .* \(8, 1, 6\)"),
+        (3, r"sampler.draw returned a tuple; return two arrays"),
+    ]:
+
+        def draw(key, shape, dtype, count=count):
+            drawn = (jnp.zeros(3, dtype),) * count
+            return drawn if count > 1 else drawn[0]
+
+        narrow = sx.independent._replace(draw=draw)
+        with pytest.raises(ValueError, match=match):
+            sx.perturbed(sx.one_hot_argmax, sampler=narrow, num_samples=8).argmax(X, key=KEY)
     for sampler in [sx.antithetic, sx.latin_hypercube, sx.sobol]:
         with pytest.raises(
             ValueError, match=r"perturbed: 7 samples are no multiple of .* pass num_samples=6 or 8"

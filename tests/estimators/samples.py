@@ -32,7 +32,7 @@ def softmax_of(z, axis: Any = -1):
 
 @partial(jax.jit, static_argnums=(1, 2))
 def _gumbel(key, shape, dtype):
-    return sx.gumbel.quantile(sx.independent(key, shape, dtype))
+    return sx.gumbel.quantile(*sx.independent(key, shape, dtype))
 
 
 def noise_of(shape, count=1 + COUNT, dtype: Any = np.float64, key=KEY):

@@ -48,7 +48,7 @@ def test_quantiles_and_scores_are_those_of_the_density(name):
     density = getattr(scipy.stats, {"normal": "norm", "gumbel": "gumbel_r"}.get(name, str(name)))
     u = np.linspace(0.01, 0.99, 25)
     z, step = density.ppf(u), 1e-5
-    quantile, score = jax.jit(lambda u, z: (noise.quantile(u), noise.score(z)))(u, z)
+    quantile, score = jax.jit(lambda u, z: (noise.quantile(u, 1 - u), noise.score(z)))(u, z)
     np.testing.assert_allclose(quantile, z, rtol=1e-12, atol=1e-12)
     finite = -(density.logpdf(z + step) - density.logpdf(z - step)) / (2 * step)
     smooth = abs(z) > 1e-3

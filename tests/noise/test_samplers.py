@@ -33,10 +33,12 @@ def test_each_point_is_uniform(name):
     drawn = jax.jit(
         jax.vmap(lambda key: [sampler(key, (8, 3), dtype) for dtype in (np.float32, np.float64)])
     )(jax.random.split(KEY, count))
-    for u, dtype in zip(map(np.asarray, drawn), (np.float32, np.float64), strict=True):
-        assert u.dtype == dtype
-        assert (u > 0).all()
-        assert (u < 1).all()
+    for pair, dtype in zip(drawn, (np.float32, np.float64), strict=True):
+        u, v = map(np.asarray, pair)
+        assert u.dtype == v.dtype == dtype
+        assert min(u.min(), v.min()) > 0
+        assert max(u.max(), v.max()) < 1
+        assert abs(u + v - 1).max() <= np.finfo(dtype).eps / 2
         for point in u[:, [0, -1]].reshape(count, -1).T:
             assert scipy.stats.kstest(point, "uniform").pvalue > 1e-4
         # The coordinates of a point are independent, and so are the groups.
@@ -47,27 +49,35 @@ def test_each_point_is_uniform(name):
 @named
 def test_points_of_no_scores(name):
     """Of an empty batch: perturbed_argmax draws for all of it at once."""
-    assert SAMPLERS[name](KEY, (4, 0)).shape == (4, 0)
+    assert [part.shape for part in SAMPLERS[name](KEY, (4, 0))] == [(4, 0)] * 2
 
 
-def test_the_ends_of_the_unit_interval_are_never_drawn():
-    """In float32 a uniform of [0, 1) is 0 once in 2²³, which would be a noise of −∞."""
-    words = jnp.array([0, 2**32 - 1], np.uint32)
-    ends = samplers._fraction(words, jnp.dtype(jnp.float32))
-    np.testing.assert_array_equal(ends, np.array([2.0**-24, 1 - 2.0**-24], np.float32))
-    assert np.isfinite(sx.normal.quantile(ends)).all()
-    assert np.isfinite(sx.gumbel.quantile(ends)).all()
+def test_no_number_is_0_or_1_nor_makes_an_infinite_noise():
+    """Not even of words of zeros, in half precision, or after rounding."""
+    words = jnp.array([0, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
+    u, v = samplers._point(words, jnp.uint32(0), jnp.dtype(jnp.float32))
+    np.testing.assert_array_equal(u, v[np.array([2, 3, 0, 1])])
+    assert u[0] == 2.0**-64
+    assert v[0] == 1 - 2.0**-24
+    for noise in (sx.normal, sx.gumbel, sx.logistic, sx.laplace):
+        assert np.isfinite(noise.quantile(u, v)).all()
+    for dtype in (jnp.float16, jnp.bfloat16):
+        for half in jax.jit(lambda dtype=dtype: sx.independent(KEY, (256, 256), dtype))():
+            assert half.dtype == dtype
+            assert 0 < half.min() < 1e-4
+            assert half.max() == 1 - jnp.finfo(dtype).eps / 2
 
 
 def test_antithetic_points_come_in_pairs():
-    u = np.asarray(sx.antithetic(KEY, (10, 4), np.float32)).reshape(5, 2, 4)
-    np.testing.assert_array_equal(u[:, 0], 1 - u[:, 1])
+    u, v = (np.asarray(one).reshape(5, 2, 4) for one in sx.antithetic(KEY, (10, 4), np.float32))
+    np.testing.assert_array_equal(u[:, 0], v[:, 1])
+    np.testing.assert_array_equal(u[:, 1], v[:, 0])
 
 
 @pytest.mark.parametrize("name", ["latin_hypercube", "sobol"])
 def test_every_axis_has_one_point_in_each_slice(name):
-    u = np.asarray(jax.jit(lambda: SAMPLERS[name](KEY, (64, 6)))())
-    for group in np.split(u, 2):
+    u, v = map(np.asarray, jax.jit(lambda: SAMPLERS[name](KEY, (64, 6)))())
+    for group in np.split(u, 2) + np.split(v, 2):
         np.testing.assert_array_equal(
             np.sort((group * 32).astype(int), 0), np.arange(32)[:, None] * np.ones((1, 6), int)
         )
@@ -88,7 +98,7 @@ def test_sobol_points_are_those_of_scipy_but_for_the_scrambling():
     np.testing.assert_array_equal(
         np.unique(points, axis=0), np.unique(expected.astype(np.uint32), axis=0)
     )
-    u = np.asarray(jax.jit(lambda: sx.sobol(KEY, (64, 2)))())[:32]
+    u = np.asarray(jax.jit(lambda: sx.sobol(KEY, (64, 2)))()[0])[:32]
     for cells in [(4, 8), (8, 4), (2, 16), (32, 1)]:
         assert len({tuple(cell) for cell in (u * cells).astype(int)}) == 32
     with pytest.raises(

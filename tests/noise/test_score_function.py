@@ -222,7 +222,7 @@ def test_the_derivative_in_sigma_is_the_mean_of_answer_times_noise():
 
     @jax.jit
     def both(scores, sigma):
-        z = sx.normal.quantile(sx.independent(KEYS[0], (N, 3)))
+        z = sx.normal.quantile(*sx.independent(KEYS[0], (N, 3)))
         return jax.value_and_grad(value, argnums=(0, 1))(scores, sigma), z
 
     (f, (by_scores, by_sigma)), z = both(SCORES, SIGMA)

@@ -237,7 +237,7 @@ def test_only_perturbed_pairs_with_several_groups_have_a_standard_error():
 
 def test_wrong_oracles_are_refused_before_any_sample_is_drawn():
     def refused(error, match, oracle, of="argmax"):
-        noise = sx.normal._replace(quantile=lambda u: pytest.fail("sampled"))
+        noise = sx.normal._replace(quantile=lambda u, v: pytest.fail("sampled"))
         with pytest.raises(error, match=match):
             getattr(sx.perturbed(oracle, noise=noise), of)(SCORES, key=KEY)
 

@@ -75,9 +75,9 @@ def test_batches_need_the_memory_of_one():
 def test_samples_are_split_over_devices_by_a_constraint_on_the_noise():
     mesh = jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))
 
-    def quantile(u):
+    def quantile(u, v):
         along = NamedSharding(mesh, P("samples"))
-        return jax.lax.with_sharding_constraint(sx.normal.quantile(u), along)
+        return jax.lax.with_sharding_constraint(sx.normal.quantile(u, v), along)
 
     def gradient(noise):
         smooth = sx.perturbed(sx.ranking, num_samples=64, noise=noise)

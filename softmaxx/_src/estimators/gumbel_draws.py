@@ -41,5 +41,6 @@ def noise(key: Key, x: Array) -> Array:
 def draws(key: Key, numbers: Array, x: Array) -> Array:
     """Gumbel noise of x's shape for each of the numbers, all independent. Number 0 is `noise`."""
     size = max(1, x.size)  # x may be an empty batch
-    u = samplers.groups_of_points(samplers.independent, key, numbers, 1, size, x.dtype)
-    return sharding.computed_once(gumbel.quantile(u[:, : x.size]).reshape(numbers.size, *x.shape))
+    uniforms = samplers.groups_of_points(samplers.independent, key, numbers, 1, size, x.dtype)
+    z = gumbel.quantile(*uniforms)[:, : x.size]
+    return sharding.computed_once(z.reshape(numbers.size, *x.shape))

@@ -44,6 +44,7 @@ def gumbel_rao(
       least float32. A fully masked slice gives zeros, a slice with nan is nan.
 
     Limits:
+      Rare entries are drawn as often as they should be: both tails of the noise are right to 2⁻⁶⁰.
       T = 0: the gradient is 0. N → ∞: the gradient is the conditional mean given D. Its variance is
       that over D alone.
 

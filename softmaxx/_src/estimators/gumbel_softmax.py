@@ -40,8 +40,9 @@ def gumbel_softmax(
 
     Limits:
       T = 0: the sample of `hard_gumbel_softmax`, with zero derivative. T → ∞: uniform. The mean
-      over the noise is softmax(scores) at T = 0 only. Derivatives exist in both modes and to every
-      order; they take the noise as it was drawn.
+      over the noise is softmax(scores) at T = 0 only. Rare entries are drawn as often as they
+      should be: both tails of the noise are right to 2⁻⁶⁰. Derivatives exist in both modes and to
+      every order; they take the noise as it was drawn.
 
     Raises:
       TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is
@@ -100,6 +101,7 @@ def hard_gumbel_softmax(
       least float32. A fully masked slice gives zeros, a slice with nan is nan.
 
     Limits:
+      Rare entries are drawn as often as they should be: both tails of the noise are right to 2⁻⁶⁰.
       T = 0: the gradient is 0. The smaller T is, the less biased and the more variable is the
       gradient. Where no other term keeps the choices from collapsing early, T of 2 to 8 may train
       better: see `examples/discrete_latent.py`.

@@ -36,7 +36,8 @@ def gumbel_top_k(
 
     Limits:
       k = 1 is the sample of `hard_gumbel_softmax`. The derivative is 0 everywhere. To train through
-      it, use `perturbed` with `gumbel` noise.
+      it, use `perturbed` with `gumbel` noise. Rare entries are drawn as often as they should be:
+      both tails of the noise are right to 2⁻⁶⁰.
 
     Raises:
       TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is
@@ -62,6 +63,6 @@ def _gumbel_top_k(arguments: Arguments, k: Number, axes: tuple[int, ...]) -> Arr
     x = masks.masked(arguments.scores, arguments.where)
     first = x == jnp.inf
     finite = masks.shifted(jnp.where(first, -jnp.inf, x), None, axes)
-    # Finite scores are at most 0, and noise is from -4 to 37, also in float64.
+    # Finite scores are at most 0, and noise is from -4 to 45, also in float64.
     u = jnp.where(first, 64, finite) + gumbel_draws.noise(arguments.key, finite)
     return vertices.top_k_mask(u, k=k, axis=axes).astype(arguments.scores.dtype)

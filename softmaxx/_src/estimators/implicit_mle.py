@@ -161,6 +161,6 @@ def _draw(settings: _Settings, key: Key, theta: list[Array]) -> list[Array]:
     if callable(noise):
         z = noise(key, shape, dtype)
     else:
-        z = noise.quantile(independent(key, shape, dtype))
+        z = noise.quantile(*independent(key, shape, dtype))
     checks.noises.drawn_numbers("implicit_mle", z, shape)
     return trees.by_leaf(z, theta)

@@ -42,6 +42,7 @@ def reinmax(
       least float32. A fully masked slice gives zeros, a slice with nan is nan.
 
     Limits:
+      Rare entries are drawn as often as they should be: both tails of the noise are right to 2⁻⁶⁰.
       T → ∞ trades bias for variance: softmax(scores/T) becomes uniform. T = 0: uniform over the
       largest scores. Where no other term keeps the choices from collapsing early, T = 1 may learn
       nothing, and 2 to 8 train: see `examples/discrete_latent.py`.

@@ -1,6 +1,7 @@
 """Noise: what perturbs scores, and means over it.
 
 noises.py            the noises, and the score function of each
+normal_quantile.py   the quantile of the normal noise, in both tails
 sum_of_gamma.py      the noise of a choice of k entries
 samplers.py          the uniform numbers that noise is made of
 expectation.py       the mean of a function of perturbed scores, with its derivatives

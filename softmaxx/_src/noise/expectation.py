@@ -105,9 +105,9 @@ def _draw(plan: Plan, key: Key, groups: Array, theta: list[Array]) -> list[Array
     """
     dtype = dtypes.widest_dtype([leaf.dtype for leaf in theta])
     dimension = sum(leaf.size for leaf in theta)
-    u = groups_of_points(plan.sampler, key, groups, plan.group_size, dimension, dtype)
-    checks.noises.closes_over_nothing("noise.quantile", plan.noise.quantile, u)
-    z = plan.noise.quantile(u)
+    u, v = groups_of_points(plan.sampler, key, groups, plan.group_size, dimension, dtype)
+    checks.noises.closes_over_nothing("noise.quantile", plan.noise.quantile, u, v)
+    z = plan.noise.quantile(u, v)
     checks.noises.closes_over_nothing("noise.score", plan.noise.score, z)
     checks.noises.closes_over_nothing("noise.perturb", plan.noise.perturb, z, z, z)
     checks.noises.drawn_shape("noise.quantile", z, u.shape)

@@ -44,7 +44,8 @@ def sum_of_gamma(k: float, *, terms: int = 10) -> Draw:
 
     Limits:
       As m → ∞ the sum of k independent draws is Gumbel(0, 1). k = 1 is a Gumbel noise itself. The
-      noise has no derivative.
+      noise has no derivative. Its tails are those of `jax.random.gamma`, which in float32 are right
+      to 2⁻²⁴, and end at about 20 times the scale of a term. `gumbel` has no such end.
 
     Raises:
       TypeError: a k that is no Python number; `terms` that are no int.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from softmaxx._src.core.checks import arguments, counts, functions
-from softmaxx._src.core.types import Key, Tree
+from softmaxx._src.core.types import Array, Key, Tree
 
 
 def noise(function: str, value: Any) -> None:
@@ -18,6 +18,7 @@ def noise(function: str, value: Any) -> None:
         raise TypeError(
             f"{function}: noise is {got}; pass sx.normal, sx.gumbel or sx.Noise(quantile, score)."
         )
+    _quantile_takes_two(function, value)
 
 
 def noise_or_function(function: str, value: Any) -> None:
@@ -31,7 +32,14 @@ def noise_or_function(function: str, value: Any) -> None:
             "shape, dtype) as "
             "jax.random.normal."
         )
+    if not callable(value):
+        _quantile_takes_two(function, value)
     functions.hashable(function, "noise", value)
+
+
+def _quantile_takes_two(function: str, noise: Any) -> None:
+    takes = "(u, v), the uniforms and their complements v = 1 - u"
+    functions.accepts(function, "noise.quantile", noise.quantile, takes, 0.5, 0.5)
 
 
 def _said(value: Any) -> str:
@@ -84,6 +92,19 @@ def drawn_shape(argument: str, value: Any, shape: tuple[int, ...]) -> None:
             f"perturbed: {argument} returned the shape {jnp.shape(value)}; return the shape asked "
             f"for, {shape}."
         )
+
+
+def drawn_points(value: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """A sampler has returned uniforms and their complements in the shape that it was asked for."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        got = functions.dtype_and_shape(value)
+        raise ValueError(
+            f"perturbed: sampler.draw returned {got}; return two arrays of the shape asked for, "
+            "the uniforms u and their complements 1 - u."
+        )
+    for one in value:
+        drawn_shape("sampler.draw", one, shape)
+    return value[0], value[1]
 
 
 def drawn_numbers(function: str, value: Any, shape: tuple[int, ...]) -> None:
