@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from registry import reference_choice, scores_of
-from scipy.special import logsumexp
 
 import softmaxx as sx
 
@@ -95,8 +94,8 @@ def test_argmax_is_the_gradient_of_value_and_its_jacobian_the_hessian(name):
     if SMOOTHINGS[name][1]:
         np.testing.assert_array_equal(got["masked"], got["entmax"])
     # The value sums the largest score apart from the others: the last bit may differ.
-    np.testing.assert_allclose(got["gradient"], got["masked"], rtol=4e-16)
-    np.testing.assert_allclose(got["hessian"], got["jacobian"], rtol=1e-15, atol=1e-17)
+    for one, other in [("gradient", "masked"), ("hessian", "jacobian")]:
+        np.testing.assert_allclose(np.array(got[one]), np.array(got[other]), rtol=1e-15, atol=1e-17)
     np.testing.assert_allclose(got["forward"], got["masked"].sum(-1), atol=1e-12)
 
 
@@ -117,7 +116,7 @@ def test_values_and_penalties_in_closed_form(name):
     got, alpha, scores = answers(name), SMOOTHINGS[name][1], np.asarray(SCORES)
     np.testing.assert_allclose(got["plain"], reference_value(name, scores), atol=1e-13)
     if name == "entropic":
-        np.testing.assert_allclose(got["plain"], logsumexp(scores, -1), atol=1e-13)
+        np.testing.assert_allclose(got["plain"], np.log(np.exp(scores).sum(-1)), atol=1e-13)
     shift = 0.5 if name == "euclidean" else 0.0
     expected = [T * (shift - entropy(y, alpha)) for y in (np.eye(5)[:3], np.full((3, 5), 0.2))]
     np.testing.assert_allclose(got["penalties"][:2], expected, atol=1e-13)

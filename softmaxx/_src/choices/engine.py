@@ -15,7 +15,7 @@ All arithmetic keeps the axes. So a batch, several choice axes and a sharding ne
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -84,10 +84,10 @@ class Threshold(NamedTuple):
     tau: Array
     delta: Array
     total: Array
-    height: Array | None = None
-    missing: Array | None = None
-    sole: Array | None = None
-    from_base: Array | None = None
+    height: Any = None  # here and below: an array, where the caller asked for it
+    missing: Any = None
+    sole: Any = None
+    from_base: Any = None
 
 
 def solve(

@@ -112,11 +112,11 @@ def _of_distributions(scores, alpha, temperature, solved, y, total, rest, is_cou
 def _of_distributions_jvp(power, axes, primals, tangents):
     # The terms of labels, times Σy; and F − x for each y. Σy and the rest move with y: here they
     # only say how to write p·Σy − y.
-    *given, y, _, _, is_counted = primals
+    scores, alpha, temperature, solved, y, _, _, is_counted = primals
     change = _of_distributions_linear(power, axes, primals, *rules.tangents_or_none(tangents[:3]))
     (dy,) = rules.tangents_or_none(tangents[4:5])
     if dy is not None:
-        above = _above(*given, y, is_counted, power, axes)
+        above = _above(scores, alpha, temperature, solved, y, is_counted, power, axes)
         change += (above * dy).sum(axes, keepdims=True)
     return _of_distributions(*primals, power, axes), change
 
