@@ -111,7 +111,7 @@ def solve(
     def step_on(level):
         def step(v, _):
             excess, f, higher = _with_peak(by, sole, v, *sums(level, v))
-            delta, error = _series_step(excess, f, higher, by.epsilon)
+            delta, error = series_step(excess, f, higher, by.epsilon)
             left = jnp.where(sole & by.is_u, jnp.clip(v + delta, 0, 1), 1)
             return delta, jnp.where(error == 0, 0, error / left), f
 
@@ -202,7 +202,7 @@ def choice(
     return jnp.where(abs(f - 1) < 0.1, exact, p / jnp.where(f == 0, 1, f))
 
 
-def _series_step(
+def series_step(
     excess: Array, f: Array, higher: list[Array], epsilon: Array
 ) -> tuple[Array, Array]:
     """The step δ of u that makes f = Σp equal to 1, to third order, and its error in log f.
