@@ -48,7 +48,7 @@ def of_labels(
     height = smoothed_max.above_peak(*problem, is_counted, power, axes)
     losses = height - _score_of(scores, label, peak, is_counted, axes)
     classes = math.prod(scores.shape[axis] for axis in axes)
-    return losses * jnp.where(label < classes, 1, jnp.nan), is_counted
+    return losses * jnp.where((label < classes) | ~is_counted, 1, jnp.nan), is_counted
 
 
 def of_distributions(

@@ -36,7 +36,8 @@ def gumbel_top_k(
 
     Limits:
       k = 1 is the sample of `hard_gumbel_softmax`. The derivative is 0 everywhere. To train through
-      it, use `perturbed` with `gumbel` noise.
+      it, use `perturbed` with `gumbel` noise. For indices in the order of the draws, take
+      `jax.lax.top_k(scores + jax.random.gumbel(key, scores.shape, mode="high"), k)[1]`.
 
     Raises:
       TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is
