@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import jax
@@ -50,11 +51,18 @@ def test_the_readme_mentions_every_name_and_begins_with_code():
     assert "pip install -e '.[test]' && pytest" in README
 
 
-def test_the_readme_code_runs_and_prints_what_it_says(capsys):
+@lru_cache
+def recipes() -> dict:
+    """What the code of the README computes, by name."""
     scope = {}
     with jax.enable_x64(False):
         for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
             exec(block, scope)
+    return scope
+
+
+def test_the_readme_code_runs_and_prints_what_it_says(capsys):
+    scope = recipes()
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith("[0. 0. 0. 0.] 1.45")
     assert "[[12. 40.] [12. 40.]]" in printed
@@ -122,3 +130,69 @@ def test_recipe_of_categories_sees_a_wrong_class_that_an_index_loss_does_not():
     assert optax.softmax_cross_entropy_with_integer_labels(between, 3) > 9
     slope = jax.grad(lambda x: optax.softmax_cross_entropy_with_integer_labels(x, 3))(between)
     assert jnp.argmin(slope) == 3
+
+
+# The recipes of the losses. What the README computes is checked where its code runs.
+
+
+def test_recipe_of_another_ignore_label_counts_nothing_and_has_no_gradient():
+    logits = jnp.asarray(np.random.RandomState(0).randn(2, 3, 4))
+    labels = np.array([[1, 255, 3], [255, 0, 255]], np.uint8)
+    counted = labels != 255
+    for settings in [{"alpha": 1.0}, {}, {"alpha": jnp.asarray(1.3)}, {"label_smoothing": 0.1}]:
+
+        def loss(logits, temperature, settings=settings):
+            return sx.entmax_loss(
+                logits, labels, where=counted[..., None], temperature=temperature, **settings
+            )
+
+        losses, pullback = jax.vjp(loss, logits, 1.0)
+        slope, by_temperature = pullback(jnp.ones_like(losses))
+        signed = np.where(counted, labels.astype(int), -1)
+        np.testing.assert_allclose(losses, sx.entmax_loss(logits, signed, **settings), rtol=1e-12)
+        np.testing.assert_array_equal(losses[~counted], 0)
+        np.testing.assert_array_equal(slope[~counted], 0)
+        assert np.isfinite(slope).all()
+        assert np.isfinite(by_temperature)
+
+
+def test_recipes_of_the_mean_over_rows_that_count_and_of_class_weights_are_those_of_torch():
+    """The weighted mean divides by the sum of the weights, as torch.nn.CrossEntropyLoss does."""
+    scope = recipes()
+    counted, losses = np.asarray(scope["counted"]), np.asarray(scope["losses"], np.float64)
+    np.testing.assert_allclose(scope["mean_loss"], losses[counted].mean(), rtol=1e-6)
+    weights = np.array([1.0, 2.0, 0.5])[np.asarray(scope["labels"])[counted]]
+    expected = (weights * losses[counted]).sum() / weights.sum()
+    np.testing.assert_allclose(scope["weighted_loss"], expected, rtol=1e-6)
+
+
+def test_recipe_of_indices_instead_of_masks():
+    scope = recipes()
+    mask = np.asarray(sx.top_k_mask(scope["scores"], k=2))
+    assert set(np.asarray(scope["best_two"]).tolist()) == set(np.nonzero(mask)[0].tolist())
+    np.testing.assert_array_equal(jax.lax.top_k(scope["noisy"], 2)[1], scope["drawn_two"])
+    row = jnp.log(jnp.array([0.6, 0.3, 0.1], np.float32))
+    keys = jax.random.split(jax.random.key(1), 4000)
+
+    def first(key):
+        return jax.lax.top_k(row + jax.random.gumbel(key, (3,), row.dtype, mode="high"), 2)[1][0]
+
+    counts = np.bincount(np.asarray(jax.jit(jax.vmap(first))(keys)), minlength=3) / 4000
+    np.testing.assert_allclose(counts, [0.6, 0.3, 0.1], atol=5 * np.sqrt(0.24 / 4000))
+
+
+def test_recipe_of_bfloat16_networks_casts_before_the_loss():
+    assert np.isfinite(recipes()["divergence"])
+    centre = np.array([20.3, 30.1])
+    rows, columns = np.arange(48.0)[:, None], np.arange(64.0)[None]
+    scores = -((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / 8
+    scores = (scores + 0.02 * np.random.RandomState(0).randn(48, 64)).astype(jnp.bfloat16)
+
+    def loss(scores):
+        return float(
+            sx.kl_to_gaussian(sx.softmax(scores, axis=(0, 1)), centre, sigma=2.0, axis=(0, 1))
+        )
+
+    exact = loss(scores.astype(np.float64))
+    assert abs(loss(scores) / exact - 1) > 0.2
+    assert abs(loss(scores.astype(np.float32)) / exact - 1) < 2e-3

@@ -47,7 +47,7 @@ def of_labels(
     is_counted = (label >= 0) & ~(peak == -jnp.inf)
     losses = _of_labels(*problem, label, is_counted, power, axes)
     classes = math.prod(scores.shape[axis] for axis in axes)
-    return losses * jnp.where(label < classes, 1, jnp.nan), is_counted
+    return losses * jnp.where((label < classes) | ~is_counted, 1, jnp.nan), is_counted
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(6, 7))

@@ -37,7 +37,8 @@ def gumbel_top_k(
     Limits:
       k = 1 is the sample of `hard_gumbel_softmax`. The derivative is 0 everywhere. To train through
       it, use `perturbed` with `gumbel` noise. Rare entries are drawn as often as they should be:
-      both tails of the noise are right to 2⁻⁶⁰.
+      both tails of the noise are right to 2⁻⁶⁰. For indices in the order of the draws, take
+      `jax.lax.top_k(scores + jax.random.gumbel(key, scores.shape, mode="high"), k)[1]`.
 
     Raises:
       TypeError: scores that are not real numbers, a `where` that is not boolean, a key that is

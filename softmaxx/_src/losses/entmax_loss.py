@@ -119,6 +119,13 @@ def entmax_loss(
       [0.349 0.   ]
       >>> print(f"{jax.grad(lambda a: sx.entmax_loss(scores, labels, alpha=a).sum())(1.5):.3f}")
       -0.264
+      >>> labels = jnp.array([0, 255], jnp.uint8)  # another label to ignore: mask its rows
+      >>> counted, of_class = labels != 255, jnp.array([1.0, 2.0, 1.0])
+      >>> losses = sx.entmax_loss(scores, labels, where=counted[:, None])
+      >>> weights = jnp.where(counted, of_class[jnp.where(counted, labels, 0)], 0.0)
+      >>> weighted = (weights * losses).sum() / weights.sum()
+      >>> print(losses.round(3), losses.mean(where=counted).round(3), weighted.round(3))
+      [0.062 0.   ] 0.062 0.062
 
     Reference:
       Blondel, Martins and Niculae, Learning with Fenchel-Young Losses, JMLR 2020, section 4;

@@ -102,7 +102,8 @@ def kl_to_gaussian(
 
     Limits:
       The loss is 0 if the choice is the Gaussian. Entries of the choice that are exactly 0 have no
-      derivative of p·log p.
+      derivative of p·log p. A half-precision choice is rounded, and near the optimum the loss is
+      off by a quarter for it: cast the scores of a bfloat16 network to float32 before the choice.
 
     Raises:
       TypeError: the choice, targets or positions are not real numbers, or `where` is not boolean.

@@ -80,7 +80,8 @@ def top_k_mask(
 
     Limits:
       Ties go to the first indices, in row-major order of the axes as listed. The derivative is 0
-      everywhere. To train through it, use `soft_top_k` or `perturbed`.
+      everywhere. To train through it, use `soft_top_k` or `perturbed`. For the indices of the last
+      axis take `jax.lax.top_k(scores, k)[1]`.
 
     Raises:
       TypeError: scores that are not real numbers, or a `where` that is not boolean.
