@@ -1,0 +1,284 @@
+"""The choice of a layer over many classes: its threshold, found block by block, and its entries.
+
+The others are all classes but the label. They are summed apart from it: where p of the label is
+almost 1, the difference 1 − p loses its digits, and their sum keeps them.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.choices import any_alpha, engine, powers, pyramid, support
+from softmaxx._src.choices.powers import Power
+from softmaxx._src.core import reductions
+from softmaxx._src.core.types import Array
+from softmaxx._src.losses.blocked_layer import BlockedLayer
+
+_SETS = 8  # of groups; the blocks take turns
+_GROUP = 8  # classes of a block that fall into one group
+
+Sums = tuple[Array, ...]
+
+
+class Kind(NamedTuple):
+    """What is static: α, its power, and which readings are wanted besides the loss."""
+
+    alpha: float
+    power: Power
+    with_maximum: bool
+    with_lead: bool
+
+
+class Solved(NamedTuple):
+    """The solution of each row, `[1, ..., 1]`, without a derivative.
+
+    The threshold is τ + δ. It is measured from the largest score: p = φ(z − peak − τ − δ).
+    """
+
+    peak: Array
+    tau: Array
+    delta: Array
+    height: Array  # the smoothed max less the largest score
+    rest: Array  # Σp of the others
+
+
+class Reader(NamedTuple):
+    """What the passes over the blocks read besides."""
+
+    others: Callable[[Array, Array], Array]  # (scores, step) → the scores of the others, or −inf
+    terms: Callable[[Array, Array], Sums]  # (scores, step) → sums over the block, `[shards, ..., 1]`
+    count: int  # of these sums
+    own: Callable[[Sums], Array]  # from these sums the score of the label, or −inf
+
+
+def solve(layer: BlockedLayer, reader: Reader, kind: Kind) -> tuple[Solved, Sums]:
+    """The solution, and the sums of the reader over all blocks."""
+    find = _log_sum_exp if kind.power is Power.EXPONENTIAL else _by_groups
+    return find(layer, reader, kind)
+
+
+def _log_sum_exp(layer: BlockedLayer, reader: Reader, _: Kind) -> tuple[Solved, Sums]:
+    """One pass. Exponentials are measured from the largest score so far, and scaled as it rises."""
+
+    def body(carry, step):
+        peak, total, sums = carry
+        z = layer.scores(step)
+        x = reader.others(z, step)
+        higher = jnp.maximum(peak, x.max(-1, keepdims=True))
+        origin = _finite(higher)
+        total = total * jnp.exp(peak - origin) + jnp.exp(x - origin).sum(-1, keepdims=True)
+        return higher, total, _added(sums, reader.terms(z, step))
+
+    zero = layer.zero
+    each, totals, sums = layer.fold(body, (zero - jnp.inf, zero, (zero,) * reader.count))
+    sums = _over_shards(sums)
+    score = reader.own(sums)
+    peak = _finite(jnp.maximum(each.max(0, keepdims=True), score))
+    rest = (totals * jnp.exp(each - peak)).sum(0, keepdims=True)
+    total = rest + jnp.exp(score - peak)
+    height = jnp.where(score == peak, jnp.log1p(rest), jnp.log(total))
+    return Solved(peak, height, jnp.zeros_like(height), height, rest / total), sums
+
+
+def _finite(peak: Array) -> Array:
+    """The largest score to count from: 0 where there is no class."""
+    return jnp.where(peak == -jnp.inf, 0, peak)
+
+
+def _added(totals: Sums, parts: Sums) -> Sums:
+    return tuple(a + b for a, b in zip(totals, parts, strict=True))
+
+
+def _over_shards(totals: Sums) -> Sums:
+    return tuple(total.sum(0, keepdims=True) for total in totals)
+
+
+def _by_groups(layer: BlockedLayer, reader: Reader, kind: Kind) -> tuple[Solved, Sums]:
+    """One pass collects the three largest of each group. Often they are all that is above τ.
+
+    Where the fourth of a group is above it, further passes over all classes find τ.
+    """
+    (*level, fourth), sums = _largest_of_groups(layer, reader)
+    score, axes = reader.own(sums), (0, layer.features.ndim - 1)
+    peak, levels = pyramid.peak_and_levels(level, axes)
+    peak = _finite(jnp.maximum(peak, score))
+    fourth = fourth.max(axes, keepdims=True)
+
+    def over(level, lanes):
+        return tuple(pyramid.sums_over(level, axes, lanes, reductions.BLOCK))
+
+    def over_all(lanes):
+        return lax.cond(
+            jnp.any(lanes(fourth)[0] > 0),
+            lambda: _sums_over_blocks(layer, reader, lanes, score),
+            lambda: over(levels[-1], lanes),
+        )
+
+    passes = [*(partial(over, level) for level in levels), over_all]
+    found = _threshold(passes, score, peak, layer.classes, kind)
+    return _solved(over_all, score, peak, found.tau, found.delta, kind), sums
+
+
+def _sums_over_blocks(layer: BlockedLayer, reader: Reader, lanes, score: Array) -> Sums:
+    """The sums of the lanes over all of the others, by a pass over the blocks."""
+    axis = layer.features.ndim - 1
+
+    def body(totals, step):
+        x = reader.others(layer.scores(step), step)
+        return _added(totals, tuple(reductions.sums(lanes(x), (axis,))))
+
+    return _over_shards(layer.fold(body, (layer.zero,) * len(lanes(score))))
+
+
+def _threshold(
+    passes: list[Callable], score: Array, peak: Array, classes: int, kind: Kind
+) -> engine.Root:
+    """The threshold. A pass is a function: it gives the sums of lanes over some of the others."""
+    alpha, eps = jnp.asarray(kind.alpha, peak.dtype), float(jnp.finfo(peak.dtype).eps)
+    epsilon, offset = powers.exponent(alpha)
+    m = kind.power.order if kind.power.on_support else 0
+
+    def support_step(sums_over, tau, count):
+        def lanes(x):
+            s = x - peak - tau
+            s = jnp.where(s < 0, 0, s)
+            return ((s > 0).astype(s.dtype), s, s * s)[: m + 1]
+
+        sums = _added(sums_over(lanes), lanes(score))
+        return support._support_step(list(sums), jnp.full_like(tau, m), m, count)
+
+    def series_step(sums_over, tau, count):
+        def lanes(x):
+            p, r = _power(x - peak - tau, tau, kind)
+            return p, p * r, p * r * r, p * r * r * r
+
+        f, *higher = _added(sums_over(lanes), lanes(score))
+        return any_alpha._series_step(f, higher, epsilon)
+
+    def step_on(sums_over):
+        def step(tau, count):
+            delta, error = (support_step if m else series_step)(sums_over, tau, count)
+            return delta, error, delta
+
+        return step
+
+    steps, zero = [step_on(one) for one in passes], 0 * peak
+    if m:
+        return engine.solve(steps, zero - m, eps / 4)
+    all_equal = -jnp.expm1(-epsilon * math.log(classes)) / epsilon * 1.001 + eps
+    lower = zero + jnp.where(offset == 1, 0, -1 / epsilon)
+    upper = zero + jnp.where(offset == 1, all_equal, -8 * float(jnp.finfo(peak.dtype).tiny))
+    return engine.solve(steps, lower, eps / 4, (lower, upper))
+
+
+def _solved(
+    over_all: Callable, score: Array, peak: Array, tau: Array, delta: Array, kind: Kind
+) -> Solved:
+    """The solution with what it says of the max: τ + 1/(α−1) + (Σp^α − 1)/α, measured as φ is."""
+    alpha = jnp.asarray(kind.alpha, peak.dtype)
+    epsilon, offset = powers.exponent(alpha)
+
+    def lanes(x):
+        t = x - peak - tau - delta
+        p, _ = _power(t, tau, kind)
+        return p, jnp.where(p == 0, 0, p * (offset + epsilon * t))
+
+    rest, power_sum = over_all(lanes)
+    power_sum += lanes(score)[1]
+    height = tau + delta + jnp.where(offset == 1, 0, 1 / epsilon) + (power_sum - 1) / alpha
+    return Solved(peak, tau, delta, height, rest)
+
+
+def _power(t: Array, tau: Array, kind: Kind) -> tuple[Array, Array]:
+    """φ(t), and φ(t)^{1−α} to divide by: see `powers.raised`."""
+    epsilon, offset = powers.exponent(jnp.asarray(kind.alpha, t.dtype))
+    smallest = float(jnp.finfo(t.dtype).eps) * (offset - epsilon * tau)
+    return powers.raised(t, epsilon, offset, kind.power, smallest)
+
+
+def _largest_of_groups(layer: BlockedLayer, reader: Reader) -> tuple[list[Array], Sums]:
+    """Of each group of classes the four largest, `[shards, ..., groups]`; and the reader's sums.
+
+    The blocks take turns with the sets of groups. Within a block a group is strided, so that all
+    is done entry by entry.
+    """
+    pieces = reductions.largest_divisor(layer.size, _GROUP)
+    sets, width = min(_SETS, layer.steps), layer.size // pieces
+    axis = layer.features.ndim - 1
+
+    def body(carry, step):
+        kept, sums = carry
+        z = layer.scores(step)
+        x = reader.others(z, step)
+        turn = step % sets * width
+        largest = [lax.dynamic_slice_in_dim(one, turn, width, axis) for one in kept]
+        for piece in range(pieces):
+            one = lax.slice_in_dim(x, piece * width, (piece + 1) * width, axis=axis)
+            largest = _inserted(largest, one)
+        kept = [
+            lax.dynamic_update_slice_in_dim(one, part, turn, axis)
+            for one, part in zip(kept, largest, strict=True)
+        ]
+        return kept, _added(sums, reader.terms(z, step))
+
+    none = jnp.broadcast_to(layer.zero - jnp.inf, (*layer.zero.shape[:-1], sets * width))
+    kept, sums = layer.fold(body, ([none] * 4, (layer.zero,) * reader.count))
+    return kept, _over_shards(sums)
+
+
+def _inserted(largest: list[Array], x: Array) -> list[Array]:
+    """The four largest of these and x, in falling order."""
+    found = []
+    for one in largest:
+        found.append(jnp.maximum(one, x))
+        x = jnp.minimum(one, x)
+    return found
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(4,))
+def choice(z: Array, tau: Array, peak: Array, delta: Array, kind: Kind) -> Array:
+    """p of the entries with the scores z, without a derivative in peak and δ."""
+    if kind.power is Power.EXPONENTIAL:
+        return jnp.exp(z - peak - tau)
+    return _power(z - peak - tau - delta, tau, kind)[0]
+
+
+@choice.defjvp
+def _choice_jvp(kind, primals, tangents):
+    p = choice(*primals, kind)
+    return p, slope(p, kind) * (tangents[0] - tangents[1])
+
+
+def slope(p: Array, kind: Kind) -> Array:
+    """φ' = p^{2−α} where p > 0."""
+    inside = jnp.where(p == 0, 1, p)
+    alpha = jnp.asarray(kind.alpha, p.dtype)
+    return jnp.where(p == 0, 0, powers.slope(inside, jnp.log(inside), alpha, kind.power))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def threshold(layer: BlockedLayer, solved: Solved, kind: Kind) -> Array:
+    """τ with its derivative."""
+    return solved.tau
+
+
+@threshold.defjvp
+def _threshold_jvp(kind, primals, tangents):
+    # Σφ(z − τ) = 1 for all scores, so τ' = ⟨w, dz⟩/Σw with w = φ'.
+    layer, solved = primals
+    tau = threshold(layer, solved, kind)
+
+    def slopes(z):
+        return slope(choice(z, tau, solved.peak, solved.delta, kind), kind)
+
+    def moved(step):
+        z, dz = jax.jvp(lambda layer: layer.scores(step), (layer,), tangents[:1])
+        return (slopes(z) * dz,)
+
+    (total,) = layer.summed(lambda step: (slopes(layer.scores(step)),), 1)
+    return tau, layer.summed(moved, 1)[0] / jnp.where(total == 0, 1, total)
