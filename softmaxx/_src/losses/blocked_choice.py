@@ -15,12 +15,12 @@ from jax import lax
 
 from softmaxx._src.choices import any_alpha, engine, powers, pyramid, support
 from softmaxx._src.choices.powers import Power
-from softmaxx._src.core import reductions
+from softmaxx._src.core import reductions, sharding
 from softmaxx._src.core.types import Array
 from softmaxx._src.losses.blocked_layer import BlockedLayer
 
-_SETS = 8  # of groups; the blocks take turns
-_GROUP = 8  # classes of a block that fall into one group
+_GROUPS = 512  # of classes, about
+_GROUP = 8  # classes of a block that fall into one group, at the most
 
 Sums = tuple[Array, ...]
 
@@ -103,11 +103,10 @@ def _by_groups(layer: BlockedLayer, reader: Reader, kind: Kind) -> tuple[Solved,
 
     Where the fourth of a group is above it, further passes over all classes find τ.
     """
-    (*level, fourth), sums = _largest_of_groups(layer, reader)
+    level, fourth, sums = _largest_of_groups(layer, reader)
     score, axes = reader.own(sums), (0, layer.features.ndim - 1)
     peak, levels = pyramid.peak_and_levels(level, axes)
     peak = _finite(jnp.maximum(peak, score))
-    fourth = fourth.max(axes, keepdims=True)
 
     def over(level, lanes):
         return tuple(pyramid.sums_over(level, axes, lanes, reductions.BLOCK))
@@ -121,7 +120,7 @@ def _by_groups(layer: BlockedLayer, reader: Reader, kind: Kind) -> tuple[Solved,
 
     passes = [*(partial(over, level) for level in levels), over_all]
     found = _threshold(passes, score, peak, layer.classes, kind)
-    return _solved(over_all, score, peak, found.tau, found.delta, kind), sums
+    return _solved(found, score, peak, kind), sums
 
 
 def _sums_over_blocks(layer: BlockedLayer, reader: Reader, lanes, score: Array) -> Sums:
@@ -138,60 +137,81 @@ def _sums_over_blocks(layer: BlockedLayer, reader: Reader, lanes, score: Array) 
 def _threshold(
     passes: list[Callable], score: Array, peak: Array, classes: int, kind: Kind
 ) -> engine.Root:
-    """The threshold. A pass is a function: it gives the sums of lanes over some of the others."""
-    alpha, eps = jnp.asarray(kind.alpha, peak.dtype), float(jnp.finfo(peak.dtype).eps)
-    epsilon, offset = powers.exponent(alpha)
-    m = kind.power.order if kind.power.on_support else 0
+    """The threshold, with the moments of the others at τ.
 
-    def support_step(sums_over, tau, count):
-        def lanes(x):
-            s = x - peak - tau
-            s = jnp.where(s < 0, 0, s)
-            return ((s > 0).astype(s.dtype), s, s * s)[: m + 1]
-
-        sums = _added(sums_over(lanes), lanes(score))
-        return support._support_step(list(sums), jnp.full_like(tau, m), m, count)
-
-    def series_step(sums_over, tau, count):
-        def lanes(x):
-            p, r = _power(x - peak - tau, tau, kind)
-            return p, p * r, p * r * r, p * r * r * r
-
-        f, *higher = _added(sums_over(lanes), lanes(score))
-        return any_alpha._series_step(f, higher, epsilon)
-
-    def step_on(sums_over):
-        def step(tau, count):
-            delta, error = (support_step if m else series_step)(sums_over, tau, count)
-            return delta, error, delta
-
-        return step
-
-    steps, zero = [step_on(one) for one in passes], 0 * peak
-    if m:
-        return engine.solve(steps, zero - m, eps / 4)
+    A pass is a function: it gives the sums of lanes over some of the others.
+    """
+    eps, tiny = float(jnp.finfo(peak.dtype).eps), float(jnp.finfo(peak.dtype).tiny)
+    epsilon, offset = powers.exponent(jnp.asarray(kind.alpha, peak.dtype))
+    zero, step_of = 0 * peak, _support_step if kind.power.on_support else _series_step
+    steps = [partial(step_of, one, score, peak, kind) for one in passes]
+    if kind.power.on_support:
+        return engine.solve(steps, zero - kind.power.order, eps / 4, aside=len(Moments._fields))
     all_equal = -jnp.expm1(-epsilon * math.log(classes)) / epsilon * 1.001 + eps
     lower = zero + jnp.where(offset == 1, 0, -1 / epsilon)
-    upper = zero + jnp.where(offset == 1, all_equal, -8 * float(jnp.finfo(peak.dtype).tiny))
-    return engine.solve(steps, lower, eps / 4, (lower, upper))
+    upper = zero + jnp.where(offset == 1, all_equal, -8 * tiny)
+    return engine.solve(steps, lower, eps / 4, (lower, upper), aside=len(Moments._fields))
 
 
-def _solved(
-    over_all: Callable, score: Array, peak: Array, tau: Array, delta: Array, kind: Kind
-) -> Solved:
-    """The solution with what it says of the max: τ + 1/(α−1) + (Σp^α − 1)/α, measured as φ is."""
-    alpha = jnp.asarray(kind.alpha, peak.dtype)
-    epsilon, offset = powers.exponent(alpha)
+class Moments(NamedTuple):
+    """Sums over the others at τ, with p = s^{1/ε} and p^α = p·s."""
+
+    power: Array  # Σp·s
+    p: Array
+    over_s: Array  # Σp/s
+    over_s2: Array
+    over_s3: Array
+
+
+def _support_step(sums_over, score, peak, kind, tau, count) -> tuple[Array, Array, tuple]:
+    """One step for p = (t/m)ᵐ, m = 1 or 2, from sums of powers of t."""
+    m = kind.power.order
 
     def lanes(x):
-        t = x - peak - tau - delta
-        p, _ = _power(t, tau, kind)
-        return p, jnp.where(p == 0, 0, p * (offset + epsilon * t))
+        t = x - peak - tau
+        t = jnp.where(t < 0, 0, t)
+        return ((t > 0).astype(t.dtype), t, t * t, t * t * t)[: m + 2]
 
-    rest, power_sum = over_all(lanes)
-    power_sum += lanes(score)[1]
+    sums = sums_over(lanes)
+    delta, error = support._support_step(
+        list(_added(sums, lanes(score)))[: m + 1], jnp.full_like(tau, m), m, count
+    )
+    *lower, power = (one / m**k for k, one in enumerate(sums))
+    return delta, error, (power, *lower[::-1], *(0 * tau,) * (3 - m))
+
+
+def _series_step(sums_over, score, peak, kind, tau, _) -> tuple[Array, Array, tuple]:
+    epsilon, offset = powers.exponent(jnp.asarray(kind.alpha, peak.dtype))
+
+    def lanes(x):
+        t = x - peak - tau
+        p, r = _power(t, tau, kind)
+        power = jnp.where(p == 0, 0, p * (offset + epsilon * t))
+        return p, p * r, p * r * r, p * r * r * r, power
+
+    *sums, power = sums_over(lanes)
+    f, *higher = _added(tuple(sums), lanes(score)[:-1])
+    return *any_alpha._series_step(f, higher, epsilon), (power, *sums)
+
+
+def _solved(found: engine.Root, score: Array, peak: Array, kind: Kind) -> Solved:
+    """The solution, with the moments moved from τ to τ + δ by their Taylor series.
+
+    The max is τ + δ + 1/(α−1) + (Σp^α − 1)/α, measured as φ is.
+    """
+    tau, delta, moments = found
+    alpha = jnp.asarray(kind.alpha, peak.dtype)
+    epsilon, offset = powers.exponent(alpha)
+    q, p, p1, p2, p3 = moments
+    p2, p3 = (1 - epsilon) * p2, (1 - epsilon) * (1 - 2 * epsilon) * p3
+    rest = p - delta * (p1 - delta * (p2 / 2 - delta * p3 / 6))
+    moved = p - delta * (p1 / 2 - delta * (p2 / 6 - delta * p3 / 24))
+    t = score - peak - tau - delta
+    own, _ = _power(t, tau, kind)
+    own = jnp.where(own == 0, 0, own * (offset + epsilon * t))
+    power_sum = own + q - (1 + epsilon) * delta * moved
     height = tau + delta + jnp.where(offset == 1, 0, 1 / epsilon) + (power_sum - 1) / alpha
-    return Solved(peak, tau, delta, height, rest)
+    return Solved(peak, tau, delta, height, jnp.maximum(rest, 0))
 
 
 def _power(t: Array, tau: Array, kind: Kind) -> tuple[Array, Array]:
@@ -201,43 +221,52 @@ def _power(t: Array, tau: Array, kind: Kind) -> tuple[Array, Array]:
     return powers.raised(t, epsilon, offset, kind.power, smallest)
 
 
-def _largest_of_groups(layer: BlockedLayer, reader: Reader) -> tuple[list[Array], Sums]:
-    """Of each group of classes the four largest, `[shards, ..., groups]`; and the reader's sums.
+def _largest_of_groups(
+    layer: BlockedLayer, reader: Reader
+) -> tuple[tuple[Array, Array, Array], Array, Sums]:
+    """The three largest of each group, `[shards, ..., groups]`; the largest that is none of them.
 
-    The blocks take turns with the sets of groups. Within a block a group is strided, so that all
-    is done entry by entry.
+    And the sums of the reader. A run of blocks has groups of its own. Within a block a group is
+    strided, so that all is done entry by entry, without a reduction.
     """
     pieces = reductions.largest_divisor(layer.size, _GROUP)
-    sets, width = min(_SETS, layer.steps), layer.size // pieces
-    axis = layer.features.ndim - 1
+    axis, width = layer.features.ndim - 1, layer.size // pieces
+    length = -(-layer.steps // max(1, _GROUPS // width))
+    runs = -(-layer.steps // length)
+    none = jnp.broadcast_to(layer.zero - jnp.inf, (*layer.zero.shape[:-1], width))
 
     def body(carry, step):
-        kept, sums = carry
+        largest, sums = carry
         z = layer.scores(step)
-        x = reader.others(z, step)
-        turn = step % sets * width
-        largest = [lax.dynamic_slice_in_dim(one, turn, width, axis) for one in kept]
+        x = sharding.computed_once(reader.others(z, step))  # and not for each of the four anew
         for piece in range(pieces):
             one = lax.slice_in_dim(x, piece * width, (piece + 1) * width, axis=axis)
             largest = _inserted(largest, one)
-        kept = [
-            lax.dynamic_update_slice_in_dim(one, part, turn, axis)
-            for one, part in zip(kept, largest, strict=True)
-        ]
-        return kept, _added(sums, reader.terms(z, step))
+        return largest, _added(sums, reader.terms(z, step))
 
-    none = jnp.broadcast_to(layer.zero - jnp.inf, (*layer.zero.shape[:-1], sets * width))
-    kept, sums = layer.fold(body, ([none] * 4, (layer.zero,) * reader.count))
-    return kept, _over_shards(sums)
+    def run(number, carry):
+        kept, left, sums = carry
+        steps = number * length, jnp.minimum((number + 1) * length, layer.steps)
+        (*three, fourth), sums = layer.fold(body, ((none,) * 4, sums), steps)
+        kept = tuple(
+            lax.dynamic_update_slice_in_dim(one, part, number * width, axis)
+            for one, part in zip(kept, three, strict=True)
+        )
+        return kept, jnp.maximum(left, fourth.max(-1, keepdims=True)), sums
+
+    every = jnp.broadcast_to(none[..., :1], (*none.shape[:-1], runs * width))
+    start = (every,) * 3, none[..., :1], (layer.zero,) * reader.count
+    kept, left, sums = lax.fori_loop(0, runs, run, start) if runs > 1 else run(0, start)
+    return kept, left.max(0, keepdims=True), _over_shards(sums)
 
 
-def _inserted(largest: list[Array], x: Array) -> list[Array]:
-    """The four largest of these and x, in falling order."""
+def _inserted(largest: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
+    """As many of these and x, in falling order."""
     found = []
     for one in largest:
         found.append(jnp.maximum(one, x))
         x = jnp.minimum(one, x)
-    return found
+    return tuple(found)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(4,))

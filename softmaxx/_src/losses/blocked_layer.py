@@ -79,10 +79,11 @@ class BlockedLayer:
         return x if self._is_cut_evenly else jnp.where(self._is_new(step), x, -jnp.inf)
 
     def index(self, step: Array | int) -> Array:
-        """The numbers of the classes in a block, `[shards, 1, …, block]`."""
+        """The numbers of the classes in a block, `[shards, 1, …, block]`; −1 where it is not new."""
         shards, local = self.weights.shape[1:]
         index = self._start(step) + jnp.arange(self.size)[None]
-        return self._along_classes(index + local * jnp.arange(shards)[:, None])
+        index = self._along_classes(index + local * jnp.arange(shards)[:, None])
+        return index if self._is_cut_evenly else jnp.where(self._is_new(step), index, -1)
 
     def part(self, values: Array | None, step: Array | int) -> Any:
         """The block of an array over the classes, `[..., shards, block]`."""
@@ -95,10 +96,12 @@ class BlockedLayer:
         entries = jnp.moveaxis(self.part(values, step), -2, 0)
         return entries if self._is_cut_evenly else jnp.where(self._is_new(step), entries, 0)
 
-    def fold(self, body: Callable, start: Any) -> Any:
-        """What body(carry, step) leaves after all blocks."""
+    def fold(self, body: Callable, start: Any, some: tuple[Array, Array] | None = None) -> Any:
+        """What body(carry, step) leaves after all steps, or after `some`: from one to another."""
         if self.steps == 1:
             return body(start, 0)
+        if some is not None:
+            return lax.fori_loop(*some, lambda step, carry: body(carry, step), start)
         steps = jnp.arange(self.steps)
         return lax.scan(lambda carry, step: (body(carry, step), None), start, steps)[0]
 
@@ -184,14 +187,15 @@ def in_shards(values: Array, shards: int) -> Array:
 
 
 def block_length(n: int, longest: int) -> int:
-    """n if it fits, or a multiple of 16, so that a block can be cut into groups.
+    """n if it fits, or a multiple of 8, so that a block can be cut into groups.
 
     It is a divisor of n, if there is one of at least half of the longest.
     """
-    if n <= max(longest, 16):
+    if n <= max(longest, 8):
         return n
-    divisors = (size for size in range(longest - longest % 16, longest // 2, -16) if n % size == 0)
-    return next(divisors, max(16, longest - longest % 16))
+    longest = max(longest - longest % 8, 8)
+    divisors = (size for size in range(longest, longest // 2, -8) if n % size == 0)
+    return next(divisors, longest)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

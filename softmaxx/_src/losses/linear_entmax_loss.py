@@ -27,7 +27,7 @@ def linear_entmax_loss(
     soft_cap: Number | None = None,
     z_loss: Number = 0.0,
     row_weights: ArrayLike | None = None,
-    block_size: int = 1024,
+    block_size: int = 512,
 ) -> Array:
     r"""Computes `entmax_loss(features @ weights, labels)` without an array of all scores.
 
