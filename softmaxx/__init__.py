@@ -41,8 +41,8 @@ Estimators: scores [n] → the hard answer [n], with another function in the bac
 
 Losses: scores and targets → a number for each choice.
   fenchel_young_loss, spo_plus_loss   train a smoothing, or an oracle by its costs
-  entmax_loss, sparsemax_loss, linear_entmax_loss
-                                      train weights by labels or distributions
+  entmax_loss, sparsemax_loss         train weights by labels or distributions
+  linear_entmax_loss, LinearTargets   train the last layer, by labels, distributions or a teacher
   coordinate_loss                     trains coordinates
   variance_loss, kl_to_gaussian, js_to_gaussian, gaussian_heatmap
                                       train heatmaps; the last draws the target
@@ -90,6 +90,7 @@ from softmaxx._src.estimators.gumbel_top_k import gumbel_top_k
 from softmaxx._src.losses.structured import fenchel_young_loss, spo_plus_loss
 from softmaxx._src.losses.entmax_loss import entmax_loss, sparsemax_loss
 from softmaxx._src.losses.linear_entmax_loss import linear_entmax_loss
+from softmaxx._src.losses.linear_targets import LinearTargets
 from softmaxx._src.losses.coordinate_loss import coordinate_loss
 from softmaxx._src.losses.heatmap_losses import js_to_gaussian, kl_to_gaussian, variance_loss
 from softmaxx._src.losses.gaussian_heatmap import gaussian_heatmap
@@ -153,6 +154,7 @@ __all__ = [
     "entmax_loss",
     "sparsemax_loss",
     "linear_entmax_loss",
+    "LinearTargets",
     "coordinate_loss",
     "variance_loss",
     "kl_to_gaussian",

@@ -87,9 +87,9 @@ def solve(
     """Finds the τ at which Σφ = k, on one level of the scores after the other.
 
     `step(τ, passes)` is one pass over a level. It gives the step δ to the solution, the relative
-    error of Σφ at τ + δ, and anything else that is wanted at τ: an array, or a tuple of as many as
-    `aside` says. A level ends where that error is within the tolerance, or δ below the resolution of τ, for all slices. The next level starts
-    there.
+    error of Σφ at τ + δ, and anything else that is wanted at τ: one array, or a tuple of `aside`
+    arrays. A level ends where that error is within the tolerance, or δ below the resolution of τ,
+    for all slices. The next level starts there.
 
     The threshold of the last level but one is often that of all scores. So the last two levels are
     solved to the tolerance, and the coarser ones roughly.

@@ -51,8 +51,8 @@ class Reader(NamedTuple):
     """What the passes over the blocks read besides."""
 
     others: Callable[[Array, Array], Array]  # (scores, step) → the scores of the others, or −inf
-    terms: Callable[[Array, Array], Sums]  # (scores, step) → sums over the block, `[shards, ..., 1]`
-    count: int  # of these sums
+    terms: Callable[[Array, Array], Sums]  # (scores, step) → sums over it, `[shards, ..., 1]`
+    number: int  # of these sums
     own: Callable[[Sums], Array]  # from these sums the score of the label, or −inf
 
 
@@ -75,7 +75,7 @@ def _log_sum_exp(layer: BlockedLayer, reader: Reader, _: Kind) -> tuple[Solved, 
         return higher, total, _added(sums, reader.terms(z, step))
 
     zero = layer.zero
-    each, totals, sums = layer.fold(body, (zero - jnp.inf, zero, (zero,) * reader.count))
+    each, totals, sums = layer.fold(body, (zero - jnp.inf, zero, (zero,) * reader.number))
     sums = _over_shards(sums)
     score = reader.own(sums)
     peak = _finite(jnp.maximum(each.max(0, keepdims=True), score))
@@ -223,7 +223,7 @@ def _power(t: Array, tau: Array, kind: Kind) -> tuple[Array, Array]:
 
 def _largest_of_groups(
     layer: BlockedLayer, reader: Reader
-) -> tuple[tuple[Array, Array, Array], Array, Sums]:
+) -> tuple[tuple[Array, ...], Array, Sums]:
     """The three largest of each group, `[shards, ..., groups]`; the largest that is none of them.
 
     And the sums of the reader. A run of blocks has groups of its own. Within a block a group is
@@ -255,7 +255,7 @@ def _largest_of_groups(
         return kept, jnp.maximum(left, fourth.max(-1, keepdims=True)), sums
 
     every = jnp.broadcast_to(none[..., :1], (*none.shape[:-1], runs * width))
-    start = (every,) * 3, none[..., :1], (layer.zero,) * reader.count
+    start = (every,) * 3, none[..., :1], (layer.zero,) * reader.number
     kept, left, sums = lax.fori_loop(0, runs, run, start) if runs > 1 else run(0, start)
     return kept, left.max(0, keepdims=True), _over_shards(sums)
 

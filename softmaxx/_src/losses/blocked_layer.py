@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from softmaxx._src.core import dtypes, sharding
+from softmaxx._src.core import sharding
 from softmaxx._src.core.types import Array, Number
 
 
@@ -65,8 +65,8 @@ class BlockedLayer:
         block, kept = self.part(self.weights, step), self.part(self.kept, step)
         bias = self.part(self.bias, step)
         if kept is not None:  # zeros: 0·nan would be nan
-            block = jnp.where(kept[None] > 0, block, 0)
-            bias = None if bias is None else jnp.where(kept > 0, bias, 0)
+            block = where(kept[None] > 0, block, 0)
+            bias = None if bias is None else where(kept > 0, bias, 0)
         x = product(self.features, block, self.factors)
         if bias is not None:
             x += self._along_classes(bias).astype(x.dtype)
@@ -75,11 +75,11 @@ class BlockedLayer:
         if self.temperature is not None:
             x /= self.temperature
         if kept is not None:
-            x = jnp.where(self._along_classes(kept) > 0, x, -jnp.inf)
-        return x if self._is_cut_evenly else jnp.where(self._is_new(step), x, -jnp.inf)
+            x = where(self._along_classes(kept) > 0, x, -jnp.inf)
+        return x if self._is_cut_evenly else where(self._is_new(step), x, -jnp.inf)
 
     def index(self, step: Array | int) -> Array:
-        """The numbers of the classes in a block, `[shards, 1, …, block]`; −1 where it is not new."""
+        """The numbers of the classes in a block, `[shards, 1, …, block]`; −1 if seen before."""
         shards, local = self.weights.shape[1:]
         index = self._start(step) + jnp.arange(self.size)[None]
         index = self._along_classes(index + local * jnp.arange(shards)[:, None])
@@ -94,7 +94,7 @@ class BlockedLayer:
     def entries(self, values: Array, step: Array | int) -> Array:
         """The block of an array `[..., shards, classes of a shard]`, as scores: shards in front."""
         entries = jnp.moveaxis(self.part(values, step), -2, 0)
-        return entries if self._is_cut_evenly else jnp.where(self._is_new(step), entries, 0)
+        return entries if self._is_cut_evenly else where(self._is_new(step), entries, 0)
 
     def fold(self, body: Callable, start: Any, some: tuple[Array, Array] | None = None) -> Any:
         """What body(carry, step) leaves after all steps, or after `some`: from one to another."""
@@ -117,15 +117,13 @@ class BlockedLayer:
             parts = [one.sum(-1, keepdims=True) for one in terms(step)]
             return tuple(a + b for a, b in zip(totals, parts, strict=True))
 
-        return tuple(
-            total.sum(0, keepdims=True) for total in self.fold(body, (self.zero,) * count)
-        )
+        return tuple(total.sum(0, keepdims=True) for total in self.fold(body, (self.zero,) * count))
 
     @property
     def _is_cut_evenly(self) -> bool:
         return self.weights.shape[-1] % self.size == 0
 
-    def _start(self, step: Array | int) -> Array:
+    def _start(self, step: Array | int) -> Array | int:
         """The first class of a block. The last block overlaps the one before if it has to."""
         start = step * self.size
         last = self.weights.shape[-1] - self.size
@@ -148,7 +146,7 @@ def blocked(
     soft_cap: Number | None,
     *,
     counted: Array,
-    where: Array | None,
+    kept: Array | None,
     temperature: Array | None,
     size: int,
     shards: int,
@@ -158,7 +156,7 @@ def blocked(
 
     Rows that do not count, `[..., 1]`, get features of 0: they may hold nan.
     """
-    features = jnp.where(counted, features, 0)
+    features = where(counted, features, 0)
     factors = features.dtype if jnp.finfo(features.dtype).bits < 32 else working
     cut = partial(in_shards, shards=shards)
     weights = cut(weights)
@@ -167,12 +165,17 @@ def blocked(
         features.astype(working)[None] + sharding.full_keeping_sharding(0, of_shards),
         weights,
         None if bias is None else cut(bias),
-        None if where is None else cut(where.astype(working)),
+        None if kept is None else cut(kept.astype(working)),
         None if soft_cap is None else jnp.asarray(soft_cap).astype(working),
         None if temperature is None else temperature.astype(working)[None],
         block_length(weights.shape[-1], max(1, size // shards)),
         np.dtype(factors),
     )
+
+
+def where(mask: Array, x: Array, otherwise: float) -> Array:
+    """x where the mask is True. The mask broadcasts, on an explicit mesh too."""
+    return jnp.where(sharding.mask_keeping_sharding(mask, x), x, otherwise)
 
 
 def shards_of(weights: Array) -> int:

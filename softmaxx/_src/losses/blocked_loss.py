@@ -14,7 +14,7 @@ from jax import lax
 
 from softmaxx._src.core import sharding
 from softmaxx._src.core.types import Array
-from softmaxx._src.losses import blocked_choice
+from softmaxx._src.losses import blocked_choice, blocked_layer
 from softmaxx._src.losses.blocked_choice import Kind, Reader, Solved, Sums
 from softmaxx._src.losses.blocked_layer import BlockedLayer
 
@@ -32,19 +32,20 @@ class Labels(NamedTuple):
 
     label: Array  # [1, ..., 1]
 
+    def at(self, layer: BlockedLayer, z: Array, step: Array) -> Array:
+        """Which entries of a block are the label's, in the shape of its scores."""
+        return sharding.mask_keeping_sharding(layer.index(step) == self.label, z)
+
     def reader(self, layer: BlockedLayer, kind: Kind) -> Reader:
         """The label stands apart from the others. Its score is read, and the sum of all."""
 
-        def is_label(step):
-            return layer.index(step) == self.label
-
         def terms(z, step):
-            own = jnp.where(is_label(step), z, 0).sum(-1, keepdims=True)
+            own = jnp.where(self.at(layer, z, step), z, 0).sum(-1, keepdims=True)
             every = jnp.where(z == -jnp.inf, 0, z).sum(-1, keepdims=True)
             return (own, every)[: 1 + kind.with_lead]
 
         return Reader(
-            lambda z, step: jnp.where(is_label(step), -jnp.inf, z),
+            lambda z, step: jnp.where(self.at(layer, z, step), -jnp.inf, z),
             terms,
             1 + kind.with_lead,
             lambda sums: sums[0],
@@ -65,7 +66,7 @@ class Labels(NamedTuple):
         def terms(step):
             z, dz = jax.jvp(lambda layer: layer.scores(step), (layer,), tangents[:1])
             p = blocked_choice.choice(z, tau, solved.peak, solved.delta, kind)
-            at = layer.index(step) == self.label
+            at = self.at(layer, z, step)
             slope = jnp.where(at, p - lax.stop_gradient(p) - solved.rest, p)
             lead = jnp.where(at, 1, 0) - 1 / layer.count_of_classes
             return (slope * dz, p * dz, lead.astype(z.dtype) * dz)
@@ -82,7 +83,7 @@ class Distributions(NamedTuple):
 
     def entries(self, layer: BlockedLayer, step: Array) -> Array:
         """The targets of a block, `[shards, ..., block]`."""
-        return jnp.where(self.counted, layer.entries(self.y, step), 0)
+        return blocked_layer.where(self.counted, layer.entries(self.y, step), 0)
 
     def reader(self, layer: BlockedLayer, kind: Kind) -> Reader:
         def terms(z, step):
@@ -108,7 +109,8 @@ class Distributions(NamedTuple):
             )
             p = blocked_choice.choice(z, tau, solved.peak, solved.delta, kind)
             y, dy = y.astype(z.dtype), dy.astype(z.dtype)
-            by_targets = (maximum - _finite_where_used(z, y)) * dy
+            below = jnp.where((y == 0) & (z == -jnp.inf), 0, z - solved.peak)
+            by_targets = (maximum - solved.peak - below) * dy
             return (self.total * p - y) * dz + by_targets, p * dz, 0 * dz
 
         return terms
@@ -161,7 +163,8 @@ def _finite_where_used(z: Array, y: Array) -> Array:
 def taught(layer: BlockedLayer, kind: Kind) -> Teacher:
     """The choice of a layer as targets for another one."""
     layer = lax.stop_gradient(layer)
-    reader = Reader(lambda z, _: z, lambda z, step: (), 0, lambda _: layer.zero[:1] - jnp.inf)
+    none = layer.zero.sum(0, keepdims=True) - jnp.inf
+    reader = Reader(lambda z, _: z, lambda *_: (), 0, lambda _: none)
     return Teacher(layer, blocked_choice.solve(layer, reader, kind)[0])
 
 
@@ -180,7 +183,7 @@ def _readings(layer, targets, solved, sums, kind) -> Readings:
 @_readings.defjvp
 def _readings_jvp(kind, primals, tangents):
     # At the maximising p the smoothed max moves as if p were constant (Danskin 1967): F' = ⟨p, dz⟩.
-    layer, targets, solved, sums = primals
+    layer, targets, solved, _ = primals
     values = _readings(*primals, kind)
     tau = blocked_choice.threshold(layer, solved, kind)
     terms = targets.moved(layer, tangents, solved, tau, values.maximum, kind)

@@ -29,38 +29,57 @@ def linear_entmax_loss(
     row_weights: ArrayLike | None = None,
     block_size: int = 512,
 ) -> Array:
-    r"""Computes `entmax_loss(features @ weights, labels)` without an array of all scores.
+    r"""Computes `entmax_loss(features @ weights + bias, targets)` without an array of all scores.
 
-    The scores are computed block by block, anew in each pass. Forward α = 1 needs one pass, α = 1.5
-    and 2 two or three. The backward pass is one more. It adds (p − one-hot)·weightsᵀ and
-    featuresᵀ·(p − one-hot) of each block.
+    The scores are computed block by block, anew in each pass. Forward α = 1 needs one pass. For
+    another α one is mostly enough too: it keeps the three largest scores of many groups of classes,
+    and only if a fourth one has weight, further passes follow. The backward pass is one more. It
+    adds (p − y)·weightsᵀ and featuresᵀ·(p − y) of each block. At the label p − 1 is taken as minus
+    the sum of the others, so that the gradient keeps its digits where p is almost 1.
+
+    With all options a row loses w·(loss(x, y) + z·F²) where x = c·tanh((features @ weights +
+    bias)/c) are its scores, F = max_p ⟨x, p⟩ + T·H_α(p) is their smoothed max, log Σ exp x for
+    α = 1, and w, z and c are `row_weights`, `z_loss` and `soft_cap`.
 
     Args:
-      features: real numbers `[..., d]`, the input of the last layer. For a bias append a feature of
-        ones.
+      features: real numbers `[..., d]`, the input of the last layer.
       weights: `[d, n]`, the kernel of the last layer (transpose an embedding table `[n, d]`).
-      labels: integers 0 ≤ y < n, `[...]`.
-      alpha: 1, 1.5 or 2, a Python number. α = 1 is cross-entropy.
+      targets: integer labels 0 ≤ y < n, `[...]`; or distributions `[..., n]` of a floating dtype,
+        which may be differentiated; or a `LinearTargets`, the last layer of a teacher.
+      alpha: finite α ≥ 1, a Python number. α = 1 is cross-entropy.
       temperature: T > 0 of the scores. A number, or an array `[..., 1]` that broadcasts to the
         labels with a last axis of 1. It may be traced and differentiated.
-      block_size: the number of classes at a time, or some fewer to cut n evenly. The memory is that
-        of a few arrays `[..., block_size]` and of two copies of the weights.
+      bias: `[n]`, added to the scores, or None.
+      where: booleans `[n]`. A class with False is none, whatever its weights hold: the end of a
+        padded vocabulary.
+      label_smoothing: the share 0 ≤ ε ≤ 1 of the label that goes to all n classes alike: y is
+        (1 − ε)·one-hot + ε/n. The loss is still 0 at p = y, where others leave −Σ y log y in it.
+      soft_cap: c > 0 keeps the scores within ±c, before the temperature. None: no cap.
+      z_loss: z ≥ 0, the weight of the penalty F².
+      row_weights: `[...]`, factors of the losses. They may be differentiated.
+      block_size: the number of classes at a time, or some fewer to cut n evenly. For a vocabulary
+        over k devices it is that of all of them together: take k times as many.
 
     Returns:
-      `[...]`, the exact loss of each row, at least 0. The dtype is that of features @ weights,
-      summed in at least float32.
+      `[...]`, the exact loss of each row, at least 0. The dtype is the wider one of features and
+      weights, summed in at least float32.
 
     Limits:
-      A negative label is ignored: 0 and no gradient. A label ≥ n gives nan. Derivatives exist in
-      both modes and of second order, each by further passes. Half-precision features are multiplied
-      as they are at T = 1, and in float32 at any other. The class axis stays on one device. For a
-      vocabulary over several devices take `entmax_loss` of the sharded scores: it gathers nothing.
+      A row with a negative label, a weight of 0 or targets of zeros is ignored: it gives 0 and adds
+      nothing to any gradient, that of its own weight included, even if its features hold nan. A
+      label ≥ n gives nan, a masked label inf. Derivatives exist in both modes and of second order,
+      each by further passes; alpha and a teacher have none. The memory is that of a few arrays
+      `[..., block_size]` and, for α > 1, of one `[..., 1536]`; nothing is as large as the weights
+      but their gradient. Half-precision features and weights are multiplied in the features' dtype
+      and summed in float32, float32 weights rounded to it; gradients are not rounded on the way.
+      Sharded classes and rows stay where they are.
 
     Raises:
-      TypeError: features or weights are not real numbers; labels are not integers; alpha is not a
-        Python number.
-      ValueError: shapes do not fit; alpha is another number; block_size < 1; the temperature is not
-        positive. A traced one gives nan instead.
+      TypeError: features, weights or an option are not real numbers; targets have another dtype;
+        `where` is not boolean; alpha is not a Python number.
+      ValueError: shapes do not fit; alpha is below 1; block_size < 1; a temperature or a soft_cap
+        is not positive; z_loss is negative; label_smoothing is out of range, or not 0 and targets
+        are no labels. A traced temperature out of range gives nan instead.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -71,7 +90,8 @@ def linear_entmax_loss(
 
     Reference:
       Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024 (for cross-entropy);
-      Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, ACL 2019 (the loss).
+      Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, ACL 2019 (the loss);
+      Chowdhery et al., PaLM, JMLR 2023 (the z-loss).
     """
     function = "linear_entmax_loss"
     features = checks.arguments.real_array(function, "features", features)

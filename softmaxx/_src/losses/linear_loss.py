@@ -48,7 +48,7 @@ def loss(
     layer_of = partial(
         blocked_layer.blocked,
         counted=counted,
-        where=_where(settings.where),
+        kept=_kept(settings.where),
         temperature=temperature,
         size=size,
         shards=blocked_layer.shards_of(weights),
@@ -71,10 +71,9 @@ def _is_labels(targets: Any) -> bool:
 
 def _working_dtype(features: Array, weights: Array, targets: Any) -> jnp.dtype:
     """The dtype of the scores: float32, or the widest that is given."""
-    given = [features, weights]
-    if isinstance(targets, LinearTargets):
-        given += targets[:2]
-    return dtypes.widest_dtype([dtypes.working_dtype(one.dtype) for one in given])
+    teacher = targets[:2] if isinstance(targets, LinearTargets) else ()
+    given = [dtypes.working_dtype(one.dtype) for one in (features, weights, *teacher)]
+    return dtypes.widest_dtype(given)
 
 
 def _counted(targets: Any, settings: Settings) -> Array:
@@ -90,7 +89,7 @@ def _counted(targets: Any, settings: Settings) -> Array:
     return counted if settings.where is None else counted & settings.where.any()
 
 
-def _where(where: Array | None) -> Array | None:
+def _kept(where: Array | None) -> Array | None:
     """The mask. One that masks all classes masks none: no row counts then."""
     return None if where is None else where | ~where.any()
 
