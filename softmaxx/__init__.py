@@ -44,8 +44,8 @@ Estimators: scores [n] → the hard answer [n], with another function in the bac
 
 Losses: scores and targets → a number for each choice.
   fenchel_young_loss, spo_plus_loss   train a smoothing, or an oracle by its costs
-  entmax_loss, sparsemax_loss, linear_entmax_loss
-                                      train weights by labels or distributions
+  entmax_loss, sparsemax_loss         train weights by labels or distributions
+  linear_entmax_loss, LinearTargets   train the last layer, by labels, distributions or a teacher
   coordinate_loss                     trains coordinates
   kl_divergence, js_divergence        of two distributions
   variance_loss, kl_to_gaussian, js_to_gaussian, gaussian_heatmap
@@ -98,6 +98,7 @@ from softmaxx._src.estimators.gumbel_top_k import gumbel_top_k
 from softmaxx._src.losses.structured import fenchel_young_loss, spo_plus_loss
 from softmaxx._src.losses.entmax_loss import entmax_loss, sparsemax_loss
 from softmaxx._src.losses.linear_entmax_loss import linear_entmax_loss
+from softmaxx._src.losses.linear_targets import LinearTargets
 from softmaxx._src.losses.coordinate_loss import coordinate_loss
 from softmaxx._src.losses.divergences import js_divergence, kl_divergence
 from softmaxx._src.losses.heatmap_losses import js_to_gaussian, kl_to_gaussian, variance_loss
@@ -166,6 +167,7 @@ __all__ = [
     "entmax_loss",
     "sparsemax_loss",
     "linear_entmax_loss",
+    "LinearTargets",
     "coordinate_loss",
     "kl_divergence",
     "js_divergence",

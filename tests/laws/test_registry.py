@@ -7,7 +7,7 @@ import softmaxx as sx
 KINDS = {"choice", "oracle", "readout", "moment", "loss", "estimator", "smoothing"}
 # What is no function of scores; the tests of its room cover it.
 ELSEWHERE = {
-    "type": {"Noise", "Peaks", "Sampler", "SmoothMax"},
+    "type": {"LinearTargets", "Noise", "Peaks", "Sampler", "SmoothMax"},
     "noise": {"gumbel", "laplace", "log_normal", "logistic", "normal", "sum_of_gamma"},
     "sampler": {"antithetic", "independent", "latin_hypercube", "sobol"},
     "positions": {"pixel_positions", "unit_positions"},

@@ -1,92 +1,166 @@
-"""The loss in blocks of classes: the loss of all scores, and its derivatives."""
+"""The loss in blocks of classes: the loss of all scores with every option, and its derivatives."""
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from losses.linear_reference import dense, moved_gradients
+from derivatives import check_to_second_order
+from losses.linear_reference import Inputs, choices, exact, inputs_of, moved_gradients, one_hot
 from registry import scores_of
 
 import softmaxx as sx
-from softmaxx._src.losses.blocked_layer import blocked
+from softmaxx._src.losses.blocked_layer import block_length
 
 pytestmark = pytest.mark.unoptimized
 
-ALPHAS = [1.0, 1.5, 2.0]
+ALPHAS = [1.0, 1.3, 1.5, 2.0]
 slow = partial(pytest.param, marks=pytest.mark.slow)
-CLASSES, BLOCK = 37, 10  # in three blocks of 16, the last filled up
+CLASSES, BLOCK = 37, 16  # in three blocks, the last of which overlaps
 FEATURES, LABELS = np.asarray(scores_of((6, 5))), np.array([0, 3, -1, 36, 2, 17])
 TEMPERATURE = np.array([[0.5], [1.0], [2.0], [0.7], [1.0], [0.3]])
+ROW_WEIGHTS = np.array([1.0, 2.0, 0.5, 0.0, 3.0, 1.0])
 COTANGENT = np.asarray(scores_of((6,), seed=2))
+TEACHER = np.asarray(scores_of((6, 3), seed=5))
 
 
-def weights_of(classes: int = CLASSES) -> np.ndarray:
-    return np.asarray(scores_of((5, classes), seed=1))
+def weights_of(classes: int = CLASSES, width: int = 5) -> np.ndarray:
+    return np.asarray(scores_of((width, classes), seed=1))
 
 
-class Pulled(NamedTuple):
-    losses: jax.Array
-    by: tuple[jax.Array, jax.Array, jax.Array]  # features, weights, temperature
+def where_of(classes: int) -> np.ndarray:
+    where = np.asarray(scores_of((classes,), seed=3)) > -0.5
+    where[LABELS] = True
+    return where
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def pulled(alpha, block_size, features, weights, temperature, labels) -> Pulled:
-    """For features `[3, 2, d]`, as the rows of a batch of two axes."""
-
-    def blocks(features, weights, temperature):
-        features, t = features.reshape(3, 2, -1), temperature.reshape(3, 2, 1)
-        settings = {"alpha": alpha, "temperature": t, "block_size": block_size}
-        return sx.linear_entmax_loss(features, weights, labels.reshape(3, 2), **settings).ravel()
-
-    losses, pull = jax.vjp(blocks, features, weights, temperature)
-    return Pulled(losses, pull(COTANGENT))
+def distributions_of(classes: int) -> np.ndarray:
+    """Of sums 1 and 2, 0 where masked; one that is ignored, and one with further zeros."""
+    y = np.exp(np.asarray(scores_of((6, classes), seed=4))) * where_of(classes)
+    y /= y.sum(-1, keepdims=True)
+    y[1], y[2] = 0, 2 * y[2]
+    y[4, ::2] = 0
+    return y
 
 
-@pytest.mark.parametrize(
-    ("alpha", "classes", "block_size"),
-    [
-        *((alpha, CLASSES, BLOCK) for alpha in ALPHAS),
-        (1.0, CLASSES, CLASSES),
-        (1.5, 48, 20),
-        (2.0, 160, 100),
-        slow(1.5, CLASSES, CLASSES),
-        slow(2.0, CLASSES, CLASSES),
-        slow(1.0, 48, 20),
-        slow(2.0, 48, 20),
-        slow(1.0, 160, 100),
-        slow(1.5, 160, 100),
-        slow(1.5, CLASSES, 1),
-        slow(1.5, CLASSES, 100),
-    ],
-)
-def test_value_and_gradients_are_those_of_all_scores(alpha, classes, block_size):
-    weights = weights_of(classes)
-    got = pulled(alpha, block_size, FEATURES, weights, TEMPERATURE, LABELS)
-    expected = dense(FEATURES, weights, LABELS, alpha, TEMPERATURE, COTANGENT)
-    np.testing.assert_allclose(got.losses, expected.losses, atol=1e-12)
-    np.testing.assert_allclose(got.by[0], expected.by_features, atol=1e-11)
-    np.testing.assert_allclose(got.by[1], expected.by_weights, atol=1e-11)
-    np.testing.assert_allclose(got.by[2][:, 0], expected.by_temperature, atol=1e-11)
-    assert got.losses[2] == 0
+def every_option(classes: int, targets: np.ndarray, **others) -> Inputs:
+    bias = np.asarray(scores_of((classes,), seed=6))
+    options = {"bias": bias, "temperature": TEMPERATURE, "soft_cap": 3.0, "z_loss": 0.01}
+    options |= {"row_weights": ROW_WEIGHTS, **others}
+    return inputs_of(FEATURES, weights_of(classes), targets, **options)
 
 
-def test_a_block_is_the_whole_a_divisor_or_filled_up():
-    for (classes, block_size), shape in {
-        (37, 37): (1, 37),
-        (37, 100): (1, 37),
-        (37, 1): (3, 16),
-        (37, 10): (3, 16),
-        (48, 20): (3, 16),
-        (160, 100): (2, 80),
+def loss_of(given: Inputs, targets, alpha: float, **options) -> jax.Array:
+    """The losses of the inputs, for features `[3, 2, d]`: as the rows of a batch of two axes."""
+
+    def in_pairs(x):
+        return x.reshape(3, 2, *x.shape[1:])
+
+    if isinstance(targets, sx.LinearTargets):
+        targets = targets._replace(features=in_pairs(targets.features))
+    else:
+        targets = in_pairs(targets)
+    options = {
+        "bias": given.bias,
+        "temperature": in_pairs(given.temperature),
+        "soft_cap": given.soft_cap,
+        "z_loss": given.z_loss,
+        "row_weights": in_pairs(given.row_weights),
+    } | options
+    features = in_pairs(given.features)
+    return sx.linear_entmax_loss(features, given.weights, targets, alpha=alpha, **options).ravel()
+
+
+def pulled(loss, given: Inputs) -> tuple:
+    """The losses, and the gradient of ⟨COTANGENT, losses⟩."""
+
+    @jax.jit
+    def both(given):
+        losses, pull = jax.vjp(loss, given)
+        return losses, *pull(COTANGENT)
+
+    return both(given)
+
+
+def assert_exact(got, expected, fields=Inputs._fields):
+    np.testing.assert_allclose(got[0], expected.losses, atol=1e-11)
+    for name in fields:
+        wanted = getattr(expected.by, name)
+        np.testing.assert_allclose(getattr(got[1], name), wanted, atol=2e-10, err_msg=name)
+
+
+SIZES = [(CLASSES, BLOCK), (48, 8), (CLASSES, CLASSES)]  # on 8 devices 48 is 8 shards of 6
+CASES = [
+    *((alpha, *size) for alpha in ALPHAS for size in SIZES[:2]),
+    *(slow(alpha, *SIZES[2]) for alpha in ALPHAS),
+    *(slow(alpha, *size) for alpha in [1.25, 4 / 3, 3.0] for size in SIZES),
+]
+each_case = pytest.mark.parametrize(("alpha", "classes", "block_size"), CASES)
+
+
+@each_case
+def test_labels_with_every_option(alpha, classes, block_size):
+    where = where_of(classes)
+    given = every_option(classes, one_hot(LABELS, classes), label_smoothing=0.1)
+
+    def loss(given):
+        options = {"where": where, "block_size": block_size}
+        smoothing = given.label_smoothing
+        return loss_of(given, LABELS, alpha, label_smoothing=smoothing, **options)
+
+    got = pulled(loss, given)
+    assert_exact(got, exact(given, alpha, where, COTANGENT), Inputs._fields[:-1])
+    assert got[0][2] == got[0][3] == 0
+
+
+@each_case
+def test_distributions_with_every_option(alpha, classes, block_size):
+    where = where_of(classes)
+    given = every_option(classes, distributions_of(classes))
+
+    def loss(given):
+        return loss_of(given, given.targets, alpha, where=where, block_size=block_size)
+
+    got = pulled(loss, given)
+    expected = exact(given, alpha, where, COTANGENT)
+    fields = [name for name in Inputs._fields if name not in ("label_smoothing", "targets")]
+    assert_exact(got, expected, fields)
+    np.testing.assert_allclose(np.where(where, got[1].targets, 0), expected.by.targets, atol=2e-10)
+
+
+@each_case
+def test_a_teacher_with_every_option(alpha, classes, block_size):
+    where, bias = where_of(classes), np.asarray(scores_of((classes,), seed=7))
+    weights = weights_of(classes, 3)
+    x = 2 * np.tanh((TEACHER @ weights + bias) / 2)
+    given = every_option(classes, choices(x / TEMPERATURE, alpha, where))
+
+    def loss(given, features, weights):
+        teacher = sx.LinearTargets(features, weights, bias, 2.0)
+        return loss_of(given, teacher, alpha, where=where, block_size=block_size)
+
+    got = pulled(lambda given: loss(given, TEACHER, weights), given)
+    fields = [name for name in Inputs._fields if name not in ("label_smoothing", "targets")]
+    assert_exact(got, exact(given, alpha, where, COTANGENT), fields)
+    if block_size == BLOCK:
+        slopes = jax.jit(jax.grad(lambda *both: loss(given, *both).sum(), (0, 1)))
+        for slope in slopes(TEACHER, weights):
+            np.testing.assert_array_equal(slope, 0)
+
+
+def test_a_block_is_the_whole_a_divisor_or_overlaps():
+    for sizes, length in {
+        (37, 37): 37,
+        (37, 100): 37,
+        (37, 1): 8,
+        (37, 16): 16,
+        (48, 20): 16,
+        (160, 100): 80,
+        (50_000, 512): 400,
     }.items():
-        layer = jax.eval_shape(
-            partial(blocked, block_size=block_size), FEATURES, weights_of(classes)
-        )
-        assert layer.blocks.shape == (shape[0], 5, shape[1])
+        assert block_length(*sizes) == length
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -103,8 +177,8 @@ def test_forward_mode_and_second_derivatives(alpha):
         return jax.jvp(jax.value_and_grad(total, (0, 1)), point, tangents)
 
     (_, slopes), (pushed, moved) = along(FEATURES[:2], weights)
-    expected = dense(FEATURES[:2], weights, labels, alpha, cotangent=cotangent)
-    by = expected.by_features, expected.by_weights
+    given = inputs_of(FEATURES[:2], weights, one_hot(labels, 19))
+    by = exact(given, alpha, cotangent=cotangent).by[:2]
     np.testing.assert_allclose(
         pushed, sum((slope * d).sum() for slope, d in zip(by, tangents, strict=True)), atol=1e-11
     )
@@ -113,21 +187,83 @@ def test_forward_mode_and_second_derivatives(alpha):
         np.testing.assert_allclose(got, wanted, atol=1e-11)
 
 
+@pytest.mark.parametrize("kind", ["labels", "distributions", "teacher"])
+@pytest.mark.parametrize("alpha", [1.0, 1.5, slow(1.3), slow(2.0)])
+def test_second_derivatives_in_every_option(alpha, kind):
+    soft = np.asarray(jax.nn.softmax(scores_of((6, CLASSES), seed=4, scale=0.3)))
+    given = every_option(CLASSES, soft, label_smoothing=0.1, row_weights=ROW_WEIGHTS + 1)
+    labels = np.where(LABELS < 0, 5, LABELS)
+    teacher = sx.LinearTargets(TEACHER, weights_of(width=3))
+
+    def total(given):
+        if kind == "teacher":  # which depends on the temperature, and has no derivative
+            given = given._replace(temperature=TEMPERATURE)
+        targets = {"labels": labels, "distributions": given.targets, "teacher": teacher}[kind]
+        smoothed = {"label_smoothing": given.label_smoothing} if kind == "labels" else {}
+        losses = loss_of(given, targets, alpha, block_size=BLOCK, **smoothed)
+        return (losses * COTANGENT).sum()
+
+    check_to_second_order(total, given, tolerance=2e-5)
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_ignored_and_wrong_labels_and_temperatures(alpha):
-    call = partial(pulled, alpha, BLOCK)
-    labels, features, cold = np.array([-1, 37, 5, 5, 5, 5]), FEATURES.copy(), TEMPERATURE.copy()
-    features[0], cold[3] = np.nan, 0.0
-    got = call(features, weights_of(), cold, labels)
-    assert got.losses[0] == 0
-    np.testing.assert_array_equal(got.by[0][0], 0)
-    assert np.isnan(got.losses[1])
-    assert np.isnan(got.by[0][1]).all()
-    assert np.isnan(got.losses[3])
-    assert np.isfinite(np.asarray(got.losses)[[2, 4, 5]]).all()
-    none = call(FEATURES, weights_of(), TEMPERATURE, -np.ones(6, int))
-    np.testing.assert_array_equal(none.losses, 0)
-    np.testing.assert_array_equal(none.by[1], 0)
+def test_ignored_rows_add_nothing_whatever_they_hold(alpha):
+    """Nor do they in second order, and classes that are masked may hold anything as well."""
+    where = np.arange(CLASSES) < 30
+    features, weights, bias = FEATURES.copy(), weights_of().copy(), np.zeros(CLASSES)
+    labels, row_weights = np.array([0, 3, -1, 29, 2, 17]), np.array([1.0, 0.0, 1, 1, 1, 1])
+    cold = TEMPERATURE.copy()
+    features[1], features[2, 0], features[2, 1:] = np.nan, np.inf, 1e300
+    cold[1] = np.nan
+    weights[:, 30:], bias[30:] = np.nan, np.inf
+    left = [0, 3, 4, 5]
+
+    @jax.jit
+    def slopes(where, *arrays):
+        def total(features, weights, bias, temperature, row_weights, labels):
+            options = {"row_weights": row_weights, "temperature": temperature, "bias": bias}
+            options |= {"where": where, "block_size": BLOCK}
+            losses = sx.linear_entmax_loss(features, weights, labels, alpha=alpha, **options)
+            return losses.sum()
+
+        gradient = jax.grad(total, range(5))
+        tangent = jnp.where(jnp.isnan(arrays[1]), 1, arrays[1])
+        moved = jax.jvp(
+            lambda weights: gradient(arrays[0], weights, *arrays[2:]), arrays[1:2], (tangent,)
+        )
+        return total(*arrays), *moved
+
+    value, first, second = slopes(where, features, weights, bias, cold, row_weights, labels)
+    clean = (FEATURES[left], weights[:, :30], bias[:30], cold[left], row_weights[left])
+    wanted, *both = slopes(None, *clean, labels[left])
+    np.testing.assert_allclose(value, wanted, rtol=1e-13)
+    for got, expected in zip((first, second), both, strict=True):
+        for number, (one, other) in enumerate(zip(got, expected, strict=True)):
+            whole = np.zeros_like(one)
+            index = [(left,), (slice(None), where), (where,), (left,), (left,)][number]
+            whole[index] = other
+            np.testing.assert_allclose(one, whole, atol=1e-11)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_wrong_labels_and_temperatures(alpha):
+    labels, cold = np.array([-1, 37, 5, 5, 5, 5]), TEMPERATURE.copy()
+    cold[3] = 0.0
+    given = inputs_of(FEATURES, weights_of(), np.zeros((6, CLASSES)), temperature=cold)
+    given = given._replace(soft_cap=np.float64(1e300))
+    losses, by = pulled(lambda given: loss_of(given, labels, alpha, block_size=BLOCK), given)
+    assert losses[0] == 0
+    np.testing.assert_array_equal(by.features[0], 0)
+    assert np.isnan(losses[1])
+    assert np.isnan(by.features[1]).all()
+    assert np.isnan(losses[3])
+    assert np.isfinite(np.asarray(losses)[[2, 4, 5]]).all()
+    none = np.zeros(CLASSES, bool)
+    losses, by = pulled(
+        lambda given: loss_of(given, labels, alpha, where=none, block_size=BLOCK), given
+    )
+    np.testing.assert_array_equal(losses, 0)
+    np.testing.assert_array_equal(by.weights, 0)
 
 
 def test_vmap_and_training():
@@ -138,8 +274,11 @@ def test_vmap_and_training():
     def loss(features, weights, labels):
         return sx.linear_entmax_loss(features, weights, labels, block_size=16)
 
-    mapped = jax.jit(jax.vmap(loss, (0, None, 0)))(features, true, labels)
-    np.testing.assert_allclose(mapped, dense(features, true, labels, 1.5).losses, atol=1e-11)
+    both = jax.jit(jax.vmap(jax.value_and_grad(loss), (0, None, 0)))
+    mapped, slopes = both(features, true, labels)
+    expected = exact(inputs_of(features, true, one_hot(labels, 50)), 1.5)
+    np.testing.assert_allclose(mapped, expected.losses, atol=1e-11)
+    np.testing.assert_allclose(slopes, expected.by.features, atol=1e-11)
     optimizer = optax.sgd(3.0)
 
     def step(carry, _):
@@ -173,9 +312,13 @@ def test_no_rows(alpha):
 
 def test_wrong_input_is_told():
     features, weights, labels = FEATURES.reshape(3, 2, 5), weights_of(), LABELS.reshape(3, 2)
+    soft = np.ones((3, 2, CLASSES)) / CLASSES
 
-    def call(features=features, weights=weights, labels=labels, **kwargs):
-        return lambda: sx.linear_entmax_loss(features, weights, labels, **kwargs)
+    def call(features=features, weights=weights, targets=labels, **kwargs):
+        return lambda: sx.linear_entmax_loss(features, weights, targets, **kwargs)
+
+    def teacher(*arrays):
+        return call(targets=sx.LinearTargets(*arrays))
 
     for wrong, error, match in [
         (
@@ -183,17 +326,26 @@ def test_wrong_input_is_told():
             ValueError,
             r"features have shape \(3, 2, 5\), weights \(37, 5\); pass features",
         ),
-        (
-            call(labels=labels[0]),
-            ValueError,
-            r"labels have shape \(2,\); pass one for each row of features, \(3, 2\)",
-        ),
-        (call(labels=labels.astype(float)), TypeError, "labels have dtype float64; pass integers"),
+        (call(targets=labels[0]), ValueError, r"targets have dtype int64 and shape \(2,\)"),
+        (call(targets=labels.astype(float)), ValueError, "targets have dtype float64 and shape"),
         (call(temperature=0.0), ValueError, "temperature=0; pass temperature > 0"),
-        (call(alpha=jnp.array(1.5)), TypeError, r"alpha is not a Python number; pass 1, 1\.5 or 2"),
-        (call(alpha=1.3), ValueError, r"alpha=1\.3; pass 1, 1\.5 or 2"),
+        (call(alpha=jnp.array(1.5)), TypeError, r"alpha is not a Python number; pass one"),
+        (call(alpha=0.5), ValueError, r"alpha=0\.5 is below 1"),
+        (call(alpha=np.inf), ValueError, r"alpha=inf; pass a finite alpha"),
+        (call(bias=np.zeros(5)), ValueError, r"bias has shape \(5,\); pass one number for each"),
+        (call(where=np.ones(5, bool)), ValueError, r"broadcasts to the classes' \(37,\)"),
+        (call(row_weights=np.ones(2)), ValueError, r"row_weights has shape \(2,\); pass one"),
+        (call(soft_cap=0.0), ValueError, r"soft_cap=0; pass soft_cap > 0"),
+        (call(soft_cap=np.ones(3)), ValueError, r"soft_cap has shape \(3,\); pass one number"),
+        (call(z_loss=-1.0), ValueError, r"z_loss=-1 is below 0"),
+        (call(label_smoothing=2.0), ValueError, r"label_smoothing=2 is above 1"),
+        (
+            call(targets=soft, label_smoothing=0.1),
+            ValueError,
+            "smooths labels, and targets are distributions; pass",
+        ),
+        (teacher(TEACHER, weights), ValueError, r"targets have features \(6, 3\) and weights"),
         (call(block_size=0), ValueError, "block_size=0; pass block_size >= 1"),
-        (call(temperature=jnp.ones(3)), ValueError, r"temperature has shape \(3,\)"),
     ]:
-        with pytest.raises(error, match=match):
+        with pytest.raises(error, match="linear_entmax_loss: .*" + match):
             wrong()

@@ -1,85 +1,219 @@
-"""The loss in blocks of classes as users compile it: many classes, half precision, memory."""
+"""The loss in blocks of classes as users compile it: precision, memory, and sharded classes."""
 
+import re
 from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from losses.linear_reference import dense
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from losses.linear_reference import choices, exact, inputs_of, one_hot
 from registry import scores_of
 
 import softmaxx as sx
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
+CLASSES = 5000
 FEATURES, WEIGHTS = (
     np.asarray(scores_of(shape, dtype=np.float32, seed=seed))
-    for seed, shape in enumerate([(64, 8), (8, 5000)])
+    for seed, shape in enumerate([(64, 8), (8, CLASSES)])
 )
 LABELS = np.arange(64) * 70
-COTANGENT = np.asarray(scores_of((64,), dtype=np.float32, seed=2))
+BF16 = jnp.bfloat16
+COTANGENT = np.asarray(scores_of((64,), seed=2).astype(BF16), np.float32)  # exact in both
 
 
 @lru_cache
-def pulled(alpha, temperature, dtype, low=False):
-    """Losses and gradients in a dtype; `low` inputs were rounded to bfloat16 before."""
+def pulled(alpha, temperature, dtypes=(np.float32, np.float32), low=False, scale=1.0):
+    """Losses and gradients in these dtypes; `low` inputs were rounded to bfloat16 before."""
 
     def blocks(features, weights):
-        settings = {"alpha": alpha, "temperature": temperature, "block_size": 512}
+        settings = {"alpha": alpha, "temperature": temperature}
         return sx.linear_entmax_loss(features, weights, LABELS, **settings)
 
     @jax.jit
     def both(features, weights):
         losses, pull = jax.vjp(blocks, features, weights)
-        return losses, *pull(COTANGENT.astype(dtype))
+        return losses, *pull(COTANGENT.astype(losses.dtype))
 
-    given = FEATURES, WEIGHTS
-    given = [one.astype(jnp.bfloat16) for one in given] if low else given
-    return both(*(one.astype(dtype) for one in given))
+    given = np.float32(scale) * FEATURES, WEIGHTS
+    given = [one.astype(BF16) for one in given] if low else given
+    return both(*(one.astype(dtype) for one, dtype in zip(given, dtypes, strict=True)))
 
 
-@pytest.mark.parametrize("alpha", [1.0, 1.5, 2.0])
-def test_many_classes_in_float32(alpha):
-    losses, by_features, by_weights = pulled(alpha, 1.0, np.float32)
-    exact = dense(FEATURES, WEIGHTS, LABELS, alpha, cotangent=COTANGENT)
-    np.testing.assert_allclose(losses, exact.losses, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(by_features, exact.by_features, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(by_weights, exact.by_weights, rtol=1e-4, atol=1e-5)
+def expected_of(alpha, features=FEATURES, weights=WEIGHTS, temperature=1.0):
+    targets = one_hot(LABELS, CLASSES)
+    given = inputs_of(features, weights, targets, temperature=temperature)
+    return exact(given, alpha, cotangent=COTANGENT)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.5, 2.0, slow(1.25), slow(1.3)])
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_many_classes_in_float32(alpha, scale):
+    """With small scores most classes have weight, more than the groups keep."""
+    losses, by_features, by_weights = pulled(alpha, 1.0, scale=scale)
+    expected = expected_of(alpha, np.float32(scale) * FEATURES)
+    np.testing.assert_allclose(losses, expected.losses, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(by_features, expected.by.features, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(by_weights, expected.by.weights, rtol=1e-4, atol=1e-5 * scale)
+
+
+# One class lies so far above the others that its p is 1 to this distance.
+CONFIDENT = [0.5, 0.1, 1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12]
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.3, 1.5, 2.0])
+@pytest.mark.parametrize("classes", [40, 2400])
+def test_the_gradient_keeps_its_digits_where_the_loss_is_almost_0(alpha, classes):
+    """The scores are the features: the gradient in a row of them is that in the scores."""
+    rest = np.asarray(CONFIDENT)
+    above = np.log((1 - rest) / (rest / (classes - 1)))
+    if alpha > 1:  # p = ((α−1)(z − τ))^{1/(α−1)} inverted, for one class and all others alike
+        ln = [(p ** (alpha - 1) - 1) / (alpha - 1) for p in (1 - rest, rest / (classes - 1))]
+        above = ln[0] - ln[1]
+    scores = np.zeros((len(rest), classes), np.float32)
+    scores[:, 3] = above
+    labels = np.full(len(rest), 3)
+
+    @jax.jit
+    @partial(jax.grad)
+    def slope(scores):
+        weights = np.eye(classes, dtype=np.float32)
+        return sx.linear_entmax_loss(scores, weights, labels, alpha=alpha, block_size=400).sum()
+
+    got = np.asarray(slope(scores), np.float64)
+    p = choices(scores.astype(np.float64), alpha, np.ones(classes, bool))
+    p[:, 3] = -np.delete(p, 3, -1).sum(-1)
+    assert (np.linalg.norm(got - p, axis=-1) <= 3e-6 * np.linalg.norm(p, axis=-1)).all()
+    assert (abs(got.sum(-1)) <= 5e-6 * abs(p).max(-1)).all()
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1.5, slow(2.0)])
 def test_many_classes_in_bfloat16(alpha):
-    losses, *_ = pulled(alpha, 1.0, jnp.bfloat16, low=True)
-    assert losses.dtype == jnp.bfloat16
-    features, weights = (one.astype(jnp.bfloat16).astype(np.float64) for one in (FEATURES, WEIGHTS))
-    exact = dense(features, weights, LABELS, alpha).losses
-    np.testing.assert_allclose(np.asarray(losses, np.float64), exact, rtol=2e-2)
+    losses, *_ = pulled(alpha, 1.0, (BF16, BF16), low=True)
+    assert losses.dtype == BF16
+    low = (one.astype(BF16).astype(np.float64) for one in (FEATURES, WEIGHTS))
+    exact_losses = expected_of(alpha, *low).losses
+    np.testing.assert_allclose(np.asarray(losses, np.float64), exact_losses, rtol=2e-2)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("alpha", [1.5, slow(1.0), slow(2.0)])
-def test_the_temperature_does_not_round_half_precision_features(alpha, temperature):
-    got, *slopes = pulled(alpha, temperature, jnp.bfloat16, low=True)
-    wanted, *wide_slopes = pulled(alpha, temperature, np.float32, low=True)
-    rounded = np.asarray(wanted).astype(jnp.bfloat16)
-    np.testing.assert_array_equal(np.asarray(got, np.float32), rounded.astype(np.float32))
+def test_half_precision_is_rounded_once(alpha, temperature):
+    """The products of bfloat16 are exact in float32, and sums and derivatives are computed in it.
+
+    With weights in float32 their products are those of the rounded weights.
+    """
+    wanted, *wide_slopes = pulled(alpha, temperature, low=True)
+    got, *slopes = pulled(alpha, temperature, (BF16, BF16), low=True)
+    np.testing.assert_array_equal(np.asarray(got), np.asarray(wanted).astype(BF16))
     for slope, wide in zip(slopes, wide_slopes, strict=True):
-        assert slope.dtype == jnp.bfloat16
-        atol = 2e-2 * float(np.abs(wide).max())
-        np.testing.assert_allclose(np.asarray(slope, np.float32), wide, rtol=2e-2, atol=atol)
+        assert slope.dtype == BF16
+        atol = 1e-6 * float(np.abs(wide).max())
+        np.testing.assert_allclose(np.asarray(slope, np.float32), wide, rtol=4e-3, atol=atol)
+    mixed, _, by_weights = pulled(alpha, temperature, (BF16, np.float32), low=True)
+    assert mixed.dtype == by_weights.dtype == np.float32
+    np.testing.assert_allclose(mixed, wanted, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(by_weights, wide_slopes[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("alpha", [1.0, 1.5, slow(2.0)])
-def test_memory_is_a_few_blocks_and_a_fourth_of_all_scores(alpha):
-    shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in [(256, 16), (16, 65536)]]
-    labels = np.zeros(256, int)
+@pytest.mark.parametrize("weights_dtype", [BF16, np.float32])
+def test_scores_are_products_of_bfloat16_summed_in_float32(weights_dtype):
+    """With every option that touches the scores. No other product of the forward pass exists."""
+    features, weights = FEATURES.astype(BF16), WEIGHTS.astype(weights_dtype)
+    options = {"bias": np.zeros(CLASSES, np.float32), "soft_cap": 3.0, "temperature": 0.7}
+    program = jax.make_jaxpr(partial(sx.linear_entmax_loss, alpha=1.0, **options))
+    text = str(program(features, weights, LABELS))
+    products = re.findall(r"(\w+):(\w+)\[[\d,]+\] = dot_general\[(.*?)\] (\w+) (\w+)", text, re.S)
+    assert products
+    for _, dtype, parameters, left, right in products:
+        assert dtype == "f32"
+        assert "preferred_element_type=float32" in parameters
+        for name in (left, right):
+            assert re.search(rf"\b{name}:bf16\[", text)
 
-    def loss(features, weights):
-        settings = {"alpha": alpha, "block_size": 1024}
-        return sx.linear_entmax_loss(features, weights, labels, **settings).mean()
 
-    both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*shapes).compile()
-    memory = both.memory_analysis()
-    if memory is not None:
-        blocks, weights, scores = 256 * 1024 * 4, 16 * 65536 * 4, 256 * 65536 * 4
-        assert memory.temp_size_in_bytes <= min(4 * blocks + 3 * weights, scores / 4)
+@pytest.mark.parametrize("alpha", [1.0, 1.5, slow(2.0), slow(1.3)])
+@pytest.mark.parametrize(("rows", "d", "classes"), [(256, 16, 65536), slow(512, 512, 50_000)])
+def test_memory_is_a_tenth_of_that_of_all_scores(alpha, rows, d, classes):
+    shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in [(rows, d), (d, classes)]]
+    labels = np.zeros(rows, int)
+
+    def temporary(loss):
+        both = jax.jit(jax.value_and_grad(lambda *given: loss(*given).mean(), argnums=(0, 1)))
+        memory = both.lower(*shapes).compile().memory_analysis()
+        return memory and memory.temp_size_in_bytes
+
+    blocks = temporary(lambda f, w: sx.linear_entmax_loss(f, w, labels, alpha=alpha))
+    plain = temporary(lambda f, w: sx.entmax_loss(f @ w, labels, alpha=alpha))
+    assert blocks is None or blocks <= plain / 10
+
+
+# Sharded
+
+
+def classes_moved(compiled: str | None) -> list[str]:
+    """What is larger than a few numbers for each row and moves between devices."""
+    assert compiled
+    moved = re.findall(
+        r"= (.+?) (?:all-gather|all-to-all|collective-permute)(?:-start)?\(", compiled
+    )
+    return [shape for line in moved for shape in re.findall(r"\[([\d,]+)\]", line)]
+
+
+def sharded_case(targets: str) -> tuple[list, list]:
+    """Arrays, and how they are spread: features, weights, bias, mask and targets."""
+    arrays = [
+        np.asarray(scores_of(shape, dtype=np.float32, seed=seed))
+        for seed, shape in enumerate([(8, 16), (16, 4096), (4096,), (8, 3), (3, 4096)])
+    ]
+    soft = np.asarray(jax.nn.softmax(scores_of((8, 4096), dtype=np.float32, seed=6)))
+    rows, classes = P("b", None), P(None, "v")
+    extra = {
+        "labels": (np.arange(8) * 500, P("b")),
+        "distributions": (soft, P("b", "v")),
+        "teacher": (tuple(arrays[3:]), (rows, classes)),
+    }[targets]
+    where = np.arange(4096) < 4000
+    return [*arrays[:3], where, extra[0]], [rows, classes, P("v"), P(), extra[1]]
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    ("alpha", "targets"),
+    [
+        *((1.0, one) for one in ["labels", "distributions", "teacher"]),
+        *((1.5, one) for one in ["labels", "teacher"]),
+        slow(1.3, "labels"),
+        slow(2.0, "distributions"),
+    ],
+)
+def test_sharded_classes_and_rows_stay_where_they_are(kind, alpha, targets):
+    mesh = jax.make_mesh((2, 4), ("b", "v"), axis_types=(kind, kind))
+    given, specs = sharded_case(targets)
+    options = {"z_loss": 0.01, "soft_cap": 8.0, "block_size": 1024, "temperature": 0.7}
+    options |= {"label_smoothing": 0.1} if targets == "labels" else {}
+
+    def total(features, weights, bias, where, held):
+        held = sx.LinearTargets(*held) if targets == "teacher" else held
+        losses = sx.linear_entmax_loss(
+            features, weights, held, alpha=alpha, bias=bias, where=where, **options
+        )
+        return losses.sum(), losses
+
+    both = jax.value_and_grad(total, (0, 1, 2), has_aux=True)
+    (_, wanted), slopes = jax.jit(both)(*given)
+    with jax.set_mesh(mesh):
+        placed = jax.tree.map(
+            lambda one, spec: jax.device_put(one, NamedSharding(mesh, spec)), given, specs
+        )
+        program = jax.jit(both).lower(*placed).compile()
+        (_, losses), found = program(*placed)
+    np.testing.assert_allclose(losses, wanted, rtol=2e-6, atol=4e-6)
+    for got, expected, spec in zip(found, slopes, specs[:3], strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-6)
+        assert got.sharding.is_equivalent_to(NamedSharding(mesh, spec), got.ndim)
+    assert losses.sharding.is_equivalent_to(NamedSharding(mesh, P("b")), 1)
+    assert classes_moved(program.as_text()) == []

@@ -24,7 +24,7 @@ from softmaxx._src.core import reductions, sharding
 from softmaxx._src.core.types import Array
 
 Bracket = tuple[Array, Array]
-Step = Callable[[Array, Array], tuple[Array, Array, Array]]
+Step = Callable[[Array, Array], tuple[Array, Array, Any]]
 ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
 _COARSE_ERROR = 1e-2  # of Σφ, where a start is all that is wanted
@@ -65,7 +65,7 @@ class Root(NamedTuple):
 
     tau: Array
     delta: Array
-    aside: Array
+    aside: Any
 
 
 class Threshold(NamedTuple):
@@ -96,13 +96,14 @@ def solve(
     tolerance: float | Array,
     bracket: Bracket | None = None,
     add: Callable[[Array, Array], Array] = jnp.add,
+    aside: int | None = None,
 ) -> Root:
     """Finds the τ at which Σφ = k, on one level of the scores after the other.
 
     `step(τ, passes)` is one pass over a level. It gives the step δ to the solution, the relative
-    error of Σφ at τ + δ, and anything else that is wanted at τ. A level ends where that error is
-    within the tolerance, or δ below the resolution of τ, for all slices. The next level starts
-    there.
+    error of Σφ at τ + δ, and anything else that is wanted at τ: one array, or a tuple of `aside`
+    arrays. A level ends where that error is within the tolerance, or δ below the resolution of τ,
+    for all slices. The next level starts there.
 
     The threshold of the last level but one is often that of all scores. So the last two levels are
     solved to the tolerance, and the coarser ones roughly.
@@ -113,7 +114,8 @@ def solve(
     `add(τ, δ)` is τ + δ, where the numbers τ mean something else than themselves.
     """
     zero = sharding.full_keeping_sharding(0, tau)
-    state = _State(Root(tau, zero, zero), bracket, *sharding.loop_start(tau))
+    start = zero if aside is None else (zero,) * aside
+    state = _State(Root(tau, zero, start), bracket, *sharding.loop_start(tau))
     for left, step in zip(reversed(range(len(steps))), steps, strict=True):
         advance = partial(_advance, step, tolerance if left < 2 else _COARSE_ERROR, add)
         state = lax.while_loop(lambda state: state.goes_on, advance, state)

@@ -156,7 +156,7 @@ def power_tangent(
     dx, dalpha, dtemperature = tangents
     inside = jnp.where(on | jnp.isnan(p), p, 1)
     log_p = jnp.log(inside)
-    w = jnp.where(on | jnp.isnan(p), _slope(inside, log_p, alpha, power), 0)
+    w = jnp.where(on | jnp.isnan(p), slope(inside, log_p, alpha, power), 0)
     v = jnp.zeros_like(p) if dx is None else dx.astype(p.dtype)
     if dtemperature is not None:
         ln_alpha = log_p * elementary.first_difference((alpha - 1) * log_p)
@@ -172,7 +172,7 @@ def power_tangent(
     return dp
 
 
-def _slope(p, log_p, alpha, power):
+def slope(p, log_p, alpha, power):
     """φ'(t) = p^{2−α}, where p > 0."""
     if power is Power.EXPONENTIAL:
         return p

@@ -48,6 +48,11 @@ def zeros_keeping_sharding(like: Array) -> Array:
     return ((like != like) & False).astype(like.dtype)
 
 
+def mask_keeping_sharding(mask: Array, like: Array) -> Array:
+    """The mask in the shape and the sharding of `like`, as a select of its entries needs it."""
+    return mask | ((like != like) & False)
+
+
 def zeros_or_nan(like: Array) -> Array:
     """0, and nan where `like` is nan or infinite."""
     return 0 * like

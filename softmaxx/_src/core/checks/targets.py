@@ -45,23 +45,6 @@ def distributions(function: str, targets: tuple[int, ...], shape: tuple[int, ...
         )
 
 
-def labels(function: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """Integer labels, one for each row of features."""
-    arguments.real_numbers(function, "labels", value)
-    array = jnp.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(
-            f"{function}: labels have dtype {array.dtype}; pass integers, one for each row of "
-            "features."
-        )
-    if array.shape != shape:
-        raise ValueError(
-            f"{function}: labels have shape {array.shape}; pass one for each row of features, "
-            f"{shape}."
-        )
-    return _wide(array)
-
-
 def _wide(labels: Array) -> Array:
     """The labels in at least 32 bits, so that they can be compared with any number of classes."""
     return labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
@@ -80,4 +63,65 @@ def linear_layer(function: str, features: tuple[int, ...], weights: tuple[int, .
         raise ValueError(
             f"{function}: features have shape {features}, weights {weights}; pass features [..., "
             "d] and weights [d, n], an embedding table [n, d] transposed."
+        )
+
+
+def teacher(
+    function: str,
+    features: tuple[int, ...],
+    weights: tuple[int, ...],
+    rows: tuple[int, ...],
+    classes: int,
+) -> None:
+    """The teacher's layer has the rows and the classes of the student's."""
+    if features[:-1] != rows or weights[1:] != (classes,) or features[-1:] != weights[:1]:
+        raise ValueError(
+            f"{function}: targets have features {features} and weights {weights}; pass features "
+            f"{(*rows, 'k')} and weights ('k', {classes}), for the rows and classes of the loss."
+        )
+
+
+def one_for_each_class(function: str, argument: str, value: Any, classes: int) -> Array:
+    """A real number for each class."""
+    array = arguments.real_array(function, argument, value)
+    if array.shape != (classes,):
+        raise ValueError(
+            f"{function}: {argument} has shape {array.shape}; pass one number for each class, "
+            f"{(classes,)}."
+        )
+    return array
+
+
+def one_for_each_row(function: str, argument: str, value: Any, rows: tuple[int, ...]) -> Array:
+    """A real number for each row of features."""
+    array = arguments.real_array(function, argument, value)
+    if array.shape != rows:
+        raise ValueError(
+            f"{function}: {argument} has shape {array.shape}; pass one number for each row of "
+            f"features, {rows}."
+        )
+    return array
+
+
+def one_number(function: str, argument: str, value: Any) -> None:
+    """The value is one real number."""
+    arguments.real_numbers(function, argument, value)
+    if np.shape(value):
+        raise ValueError(
+            f"{function}: {argument} has shape {np.shape(value)}; pass one number for all rows."
+        )
+
+
+def label_smoothing(function: str, value: Any, targets: str | None = None) -> None:
+    """The share of the label that goes to all classes alike. Other targets have none to give."""
+    one_number(function, "label_smoothing", value)
+    arguments.at_least(function, "label_smoothing", value, 0)
+    if arguments.known(value) and value > 1:
+        raise ValueError(
+            f"{function}: label_smoothing={value:g} is above 1; pass 0 <= label_smoothing <= 1."
+        )
+    if targets and not (isinstance(value, int | float) and value == 0):
+        raise ValueError(
+            f"{function}: label_smoothing smooths labels, and targets are {targets}; pass "
+            "label_smoothing=0, and smooth the targets themselves."
         )
