@@ -34,13 +34,11 @@ def inputs_of(features, weights, targets, **options) -> Inputs:
     neutral = Inputs(features, weights, 0.0, 1.0, np.inf, 0.0, 0.0, 1.0, targets)
     rows, classes = len(features), np.shape(weights)[1]
     given = neutral._replace(**options)
-    return Inputs(
-        *(np.asarray(one, np.float64) for one in given[:2]),
-        np.resize(np.asarray(given.bias, np.float64), classes),
-        np.resize(np.asarray(given.temperature, np.float64), (rows, 1)),
-        *(np.asarray(one, np.float64) for one in given[4:7]),
-        np.resize(np.asarray(given.row_weights, np.float64), rows),
-        np.asarray(given.targets, np.float64),
+    given = Inputs(*(np.asarray(one, np.float64) for one in given))
+    return given._replace(
+        bias=np.resize(given.bias, classes),
+        temperature=np.resize(given.temperature, (rows, 1)),
+        row_weights=np.resize(given.row_weights, rows),
     )
 
 

@@ -1,6 +1,7 @@
 """The loss in blocks of classes: the loss of all scores with every option, and its derivatives."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -314,7 +315,7 @@ def test_wrong_input_is_told():
     features, weights, labels = FEATURES.reshape(3, 2, 5), weights_of(), LABELS.reshape(3, 2)
     soft = np.ones((3, 2, CLASSES)) / CLASSES
 
-    def call(features=features, weights=weights, targets=labels, **kwargs):
+    def call(features: Any = features, weights: Any = weights, targets: Any = labels, **kwargs):
         return lambda: sx.linear_entmax_loss(features, weights, targets, **kwargs)
 
     def teacher(*arrays):

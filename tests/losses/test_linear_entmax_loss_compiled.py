@@ -2,6 +2,7 @@
 
 import re
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def test_the_gradient_keeps_its_digits_where_the_loss_is_almost_0(alpha, classes
 def test_many_classes_in_bfloat16(alpha):
     losses, *_ = pulled(alpha, 1.0, (BF16, BF16), low=True)
     assert losses.dtype == BF16
-    low = (one.astype(BF16).astype(np.float64) for one in (FEATURES, WEIGHTS))
+    low: Any = (one.astype(BF16).astype(np.float64) for one in (FEATURES, WEIGHTS))
     exact_losses = expected_of(alpha, *low).losses
     np.testing.assert_allclose(np.asarray(losses, np.float64), exact_losses, rtol=2e-2)
 
@@ -146,8 +147,8 @@ def test_memory_is_a_tenth_of_that_of_all_scores(alpha, rows, d, classes):
         memory = both.lower(*shapes).compile().memory_analysis()
         return memory and memory.temp_size_in_bytes
 
-    blocks = temporary(lambda f, w: sx.linear_entmax_loss(f, w, labels, alpha=alpha))
-    plain = temporary(lambda f, w: sx.entmax_loss(f @ w, labels, alpha=alpha))
+    blocks: Any = temporary(lambda f, w: sx.linear_entmax_loss(f, w, labels, alpha=alpha))
+    plain: Any = temporary(lambda f, w: sx.entmax_loss(f @ w, labels, alpha=alpha))
     assert blocks is None or blocks <= plain / 10
 
 

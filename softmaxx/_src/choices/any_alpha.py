@@ -203,7 +203,7 @@ def choice(
 
 
 def series_step(
-    excess: Array, f: Array, higher: list[Array], epsilon: Array
+    excess: Array, f: Array, higher: list[Array], epsilon: Array | float
 ) -> tuple[Array, Array]:
     """The step δ of u that makes f = Σp equal to 1, to third order, and its error in log f.
 
