@@ -69,7 +69,7 @@ def test_sampling_argmax_is_the_mean_loss_of_relaxed_samples():
         sample = sx.gumbel_softmax(scores, key=key, temperature=0.3)
         return sx.coordinate_loss(sx.expected_index(sample)[None], target)
 
-    keys = jax.random.split(jax.random.key(0), 256)
+    keys = jax.random.split(jax.random.key(0), 4096)
 
     @jax.jit
     @jax.value_and_grad
@@ -79,7 +79,7 @@ def test_sampling_argmax_is_the_mean_loss_of_relaxed_samples():
     assert sx.coordinate_loss(sx.soft_argmax(scores)[None], target) < 1e-12
     mean, slope = program(scores)
     assert mean > 0.6
-    assert slope[2] < 0 < slope[1] + slope[3]
+    assert slope[2] < 0 < slope[0] + slope[4]  # the ends are farther than the peaks
 
 
 def test_wrong_arguments():
