@@ -12,6 +12,8 @@ Choices: scores [n] → weights [n], a point of the hull of the answers.
   soft_top_k                          weights that sum to k, each with a cap
   threshold_map                       weights from your own squashing function
   expected_ranking                    the mean ranks of scores under noise
+  soft_ranking, soft_sort             ranks and sorted scores, projected onto the permutahedron
+  soft_permutation                    [n, n]: for each place of the order a choice of the scores
 
 Oracles: scores [n] → the hard answer [n], a vertex; its gradient is 0.
   one_hot_argmax, top_k_mask          1 at the largest score, or at the k largest
@@ -63,6 +65,9 @@ from softmaxx._src.choices.expm1_softmax import expm1_softmax
 from softmaxx._src.choices.soft_top_k import soft_top_k
 from softmaxx._src.choices.threshold_map import threshold_map
 from softmaxx._src.order.expected_ranking import expected_ranking
+from softmaxx._src.order.soft_ranking import soft_ranking
+from softmaxx._src.order.soft_sort import soft_sort
+from softmaxx._src.order.soft_permutation import soft_permutation
 
 from softmaxx._src.oracles.vertices import one_hot_argmax, top_k_mask
 from softmaxx._src.oracles.ranking import ranking
@@ -120,6 +125,9 @@ __all__ = [
     "soft_top_k",
     "threshold_map",
     "expected_ranking",
+    "soft_ranking",
+    "soft_sort",
+    "soft_permutation",
     # oracles: scores → the hard answer
     "one_hot_argmax",
     "top_k_mask",

@@ -1,0 +1,128 @@
+"""The ranks of scores, projected onto the permutahedron."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from softmaxx._src.core import dtypes, rules
+from softmaxx._src.core.types import Array, ArrayLike, Number
+from softmaxx._src.order import isotonic, sorted_slices
+
+
+def soft_ranking(
+    scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None, temperature: Number = 1.0
+) -> Array:
+    r"""Maximises ⟨scores, r⟩ − T/2·‖r‖² over the permutahedron: soft ranks, n for the largest.
+
+    The permutahedron is the hull of the permutations of 1, …, n, and r the projection of scores/T
+    onto it. In ascending order it falls into blocks of neighbours, and within a block
+    r = scores/T − mean(scores/T) + mean(ranks). An entry that is a block of its own has its hard
+    rank. The smaller T is, the shorter are the blocks.
+
+    Args:
+      scores: real numbers `[..., n]`. −inf and +inf are scores at the ends, and pass no derivative.
+      axis: the axis to rank along, an int.
+      where: booleans that broadcast to the scores. An entry with False leaves the order: it gets 0
+        and passes no derivative, whatever it holds. The ranks of the others are 1, …, m.
+      temperature: T ≥ 0 in units of the scores, a number or one for each slice, `[..., 1]`. It may
+        be traced and differentiated.
+
+    Returns:
+      The ranks, between 1 and n, of the scores' shape and dtype. They sum to n(n + 1)/2. A slice
+      with nan is nan.
+
+    Limits:
+      Ties share their mean rank. T = 0: the hard ranks, with zero derivative. T → ∞:
+      (n + 1)/2 + (scores − mean)/T. Differences of scores are compared with T: the ranks are not
+      invariant under monotone maps of the scores, so standardise the scores, or learn T. Where two
+      blocks touch, the derivative is that of separate blocks. JAX gathers an axis that is sharded;
+      on an explicit mesh it refuses.
+
+    Raises:
+      TypeError: scores are not real numbers, `where` is not boolean, the axis is no int.
+      ValueError: the axis is out of range or empty; shapes do not broadcast; the temperature is
+        negative. A traced one gives nan instead.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.soft_ranking(jnp.array([0.5, 9.0, 0.0])))
+      [1.75 3.   1.25]
+
+    Reference:
+      Blondel, Teboul, Berthet and Djolonga, Fast Differentiable Sorting and Ranking, ICML 2020.
+    """
+    scores, axis = sorted_slices.arguments("soft_ranking", scores, axis, where, temperature)
+    return _jitted_ranking(scores, where, temperature, axis)
+
+
+@partial(jax.jit, static_argnames="axis")
+def _jitted_ranking(scores, where, temperature, axis):
+    x, where, temperature = sorted_slices.slices(scores, where, temperature, axis)
+    ranks = _soft_ranking(x, where, temperature)[0].astype(scores.dtype)
+    return jnp.moveaxis(ranks if where is None else jnp.where(where, ranks, 0), -1, axis)
+
+
+@jax.custom_jvp
+def _soft_ranking(scores, where, temperature):
+    """The ranks in the working dtype; each score's block, and at its first place its length."""
+    x = dtypes.working(scores)
+    row = sorted_slices.ascending(x, where)
+    v = sorted_slices.finite_values(row)
+    # Above T = 1 the difference of two scores may overflow, but not that of their halves.
+    half = jnp.where(temperature > 1, 0.5, 1).astype(v.dtype)
+    temperature = jnp.minimum(temperature, jnp.finfo(v.dtype).max)
+    unit = sorted_slices.power_of_two(temperature)
+    step = temperature / unit
+    sharp = _is_sharp(temperature)
+    # With y = v/unit − step·i, nearly equal steps of v stay apart, and ties are pooled at T = 0.
+    pooled = jnp.where(sharp, 2.0**-20, step).astype(v.dtype)
+    v, rate = v * half, 1 / (half * unit)
+    first, length, excess = isotonic.blocks(v, rate, pooled)
+    size = length.astype(v.dtype)
+    rise = (v - sorted_slices.taken(v, first)) * rate - (excess + pooled * (size - 1) / 2)
+    rise = jnp.where((length == 1) | sharp, 0, rise / jnp.where(sharp, 1, step))
+    ranks = _mean_rank(first, length, v.dtype) + rise
+    ranks = jnp.where(jnp.isinf(row.values), _ranks_at_the_ends(row), ranks)
+    ranks = jnp.where(temperature >= 0, ranks, jnp.nan)
+    ranks, block = (sorted_slices.unsorted(row.order, one) for one in (ranks, first))
+    return ranks, block, length
+
+
+def _is_sharp(temperature: Array) -> Array:
+    """Whether T is 0 as far as the dtype can tell."""
+    return temperature < 2 * jnp.finfo(temperature.dtype).tiny
+
+
+def _mean_rank(first: Array, length: Array, dtype: jnp.dtype) -> Array:
+    return first.astype(dtype) + (length + 1).astype(dtype) / 2
+
+
+def _ranks_at_the_ends(row: sorted_slices.Sorted) -> Array:
+    """Infinite scores share their mean rank."""
+    x = row.values
+    low = (x == -jnp.inf).sum(-1, keepdims=True, dtype=jnp.int32)
+    high = ((x == jnp.inf) & (sorted_slices.position(x) < row.count)).sum(
+        -1, keepdims=True, dtype=jnp.int32
+    )
+    ends = _mean_rank(0 * low, low, x.dtype), _mean_rank(row.count - high, high, x.dtype)
+    return jnp.where(x < 0, *ends)
+
+
+@partial(_soft_ranking.defjvp, symbolic_zeros=True)
+def _soft_ranking_jvp(primals, tangents):
+    # Blocks stay as they are. In one r = (x − mean x)/T + mean rank, and so
+    # dr = (dx − mean dx)/T − (r − mean rank)/T·dT.
+    temperature = primals[2]
+    ranks, block, length = _soft_ranking(*primals)
+    size = sorted_slices.taken(length, block)
+    dx, _, dtemperature = rules.tangents_or_none(tangents)
+    moves = (size > 1) & ~_is_sharp(temperature) | jnp.isnan(temperature)
+    change = jnp.zeros_like(ranks)
+    if dx is not None:
+        change = sorted_slices.less_mean_of_block(block, length, dx.astype(ranks.dtype))
+    if dtemperature is not None:
+        change = change - (ranks - _mean_rank(block, size, ranks.dtype)) * dtemperature
+    change = jnp.where(moves, change / jnp.where(moves, temperature, 1), 0)
+    blocks = block, length
+    return (ranks, *blocks), (change, *map(sorted_slices.no_tangent, blocks))

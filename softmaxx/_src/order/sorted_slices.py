@@ -1,0 +1,148 @@
+"""Slices in ascending order along the last axis, and what goes there and back."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from softmaxx._src.core import checks, dtypes, sharding
+from softmaxx._src.core.types import Array, ArrayLike, Number
+from softmaxx._src.oracles import vertices
+
+
+class Sorted(NamedTuple):
+    """A slice in ascending order. Masked entries are at its end, as 0; nan is 0 too."""
+
+    values: Array
+    order: Array  # the index in the slice from which each value comes
+    count: Array  # how many entries are not masked, `[..., 1]`
+
+
+def arguments(
+    function: str, scores: ArrayLike, axis: int, where: ArrayLike | None, temperature: Number
+) -> tuple[Array, int]:
+    """Checks what every order takes. Returns the scores as an array, and the axis from 0 on."""
+    scores = checks.arguments.real_array(function, "scores", scores)
+    axis = checks.arguments.single_axis(function, axis, scores.shape)
+    return checks.arguments.of_choice(function, scores, axis, where, temperature)[0], axis
+
+
+def slices(
+    scores: Array, where: Array | None, temperature: Number, axis: int
+) -> tuple[Array, Array | None, Array]:
+    """Scores, mask and temperature with the axis at the end: a device sorts and pools by rows.
+
+    Masked scores become 0, so that they pass no derivative. The temperature is nan if the slice
+    holds nan or the temperature is negative.
+    """
+    temperature = dtypes.in_dtype_and_rank_of(temperature, scores)
+    if where is not None:
+        where = jnp.asarray(where)
+        where = lax.expand_dims(where, range(scores.ndim - where.ndim))
+        where = sharding.mask_keeping_sharding(where, scores)
+        scores = jnp.where(where, scores, 0)
+    broken = jnp.isnan(scores).any(axis, keepdims=True) | ~(temperature >= 0)
+    temperature = jnp.where(broken, jnp.nan, temperature)
+    moved = [
+        None if one is None else jnp.moveaxis(one, axis, -1) for one in (scores, where, temperature)
+    ]
+    return moved[0], moved[1], moved[2]
+
+
+def ascending(x: Array, where: Array | None) -> Sorted:
+    """The slices in ascending order, ties in the order of their indices.
+
+    Integers are sorted faster than floats, and give the values back without a gather.
+    """
+    key = vertices.bit_order(jnp.where(jnp.isnan(x), 0, x))
+    limit = jnp.iinfo(key.dtype).max  # beyond the bits of infinity
+    index = lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1) + 0 * key.astype(jnp.int32)
+    if where is None:
+        count = sharding.full_keeping_sharding(x.shape[-1], index[..., :1])
+    else:
+        key, count = jnp.where(where, key, limit), where.sum(-1, keepdims=True, dtype=jnp.int32)
+    key, order = lax.sort((key, index), dimension=-1, num_keys=1)
+    values = lax.bitcast_convert_type(jnp.where(key < 0, key ^ limit, key), x.dtype)
+    return Sorted(jnp.where(key == limit, 0, values), order, count)
+
+
+def position(x: Array) -> Array:
+    """The index of each entry along the last axis."""
+    return lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)
+
+
+def finite_values(row: Sorted) -> Array:
+    """The values, and nan for those that are infinite or masked."""
+    on = jnp.isfinite(row.values) & (position(row.values) < row.count)
+    return jnp.where(on, row.values, jnp.nan)
+
+
+def power_of_two(x: Array) -> Array:
+    """A power of two near x, which divides without rounding."""
+    limits = jnp.finfo(x.dtype)
+    x = jnp.clip(x, 2 * limits.tiny, limits.max / 4)
+    return lax.reduce_precision(x, limits.nexp, 0)
+
+
+def unsorted(order: Array, values: Array) -> Array:
+    """The values at the indices from which they came, by a scatter instead of a second sort."""
+    return lax.scatter(
+        jnp.zeros_like(values),
+        order[..., None],
+        values,
+        _scattered(order),
+        unique_indices=True,
+        mode="promise_in_bounds",
+    )
+
+
+def taken(values: Array, index: Array) -> Array:
+    """The values at these indices of their slice."""
+    batch = tuple(range(index.ndim - 1))
+    along = lax.GatherDimensionNumbers((), (index.ndim - 1,), (index.ndim - 1,), batch, batch)
+    ones = (1,) * index.ndim
+    return lax.gather(values, index[..., None], along, ones, mode="promise_in_bounds")
+
+
+def mean_of_block(block: Array, length: Array, values: Array, of: Array) -> Array:
+    """The means of the values over their blocks, one for each entry of `of`.
+
+    `block` and `of` name a block by the index of its first entry, where its length stands.
+    """
+    return taken(_means(block, length, values), of)
+
+
+def less_mean_of_block(block: Array, length: Array, values: Array) -> Array:
+    """The values less their means over blocks."""
+    return values - taken(_means(block, length, values), block)
+
+
+def _means(block: Array, length: Array, values: Array) -> Array:
+    """At the first entry of a block the mean over it.
+
+    A long sum of floats is inexact, so the mean of what it leaves is added.
+    """
+    first = _sums(block, values) / length.astype(values.dtype)
+    left = values - taken(first, block)
+    return first + _sums(block, left) / length.astype(values.dtype)
+
+
+def _sums(block: Array, values: Array) -> Array:
+    return lax.scatter_add(
+        jnp.zeros_like(values),
+        block[..., None],
+        values,
+        _scattered(block),
+        mode="promise_in_bounds",
+    )
+
+
+def _scattered(index: Array) -> lax.ScatterDimensionNumbers:
+    batch, last = tuple(range(index.ndim - 1)), (index.ndim - 1,)
+    return lax.ScatterDimensionNumbers((), last, last, batch, batch)
+
+
+def no_tangent(integers: Array) -> np.ndarray:
+    return np.zeros(integers.shape, jax.dtypes.float0)
