@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from softmaxx._src.core import sharding
@@ -82,10 +82,7 @@ _partitioned_rows = custom_partitioning(_rows)
 
 
 def _partition(mesh, arguments, results):
-    # The specs of a row are cut: a row lies on one device.
-    spec = arguments[0].sharding.spec
-    batch = [*spec, *[None] * (len(arguments[0].shape) - len(spec))][:-1]
-    along = NamedSharding(mesh, P(*batch, None))
+    along = arguments[0].sharding  # over the batch alone: the rule below keeps rows whole
     return mesh, _rows, (along,) * 3, (along,) * 3
 
 
@@ -98,8 +95,8 @@ _partitioned_rows.def_partition(
 
 class _Block(NamedTuple):
     first: Array
-    excess: Array  # the sum of y over the block, less y at its first entry each time: two floats
-    rest: Array
+    excess: Array  # the sum of y over the block, less y at its first entry each time
+    rest: Array  # what rounding left of this sum
 
 
 class _State(NamedTuple):
@@ -107,23 +104,25 @@ class _State(NamedTuple):
     below: Array
     block: _Block  # the one after them, that still grows
     end: Array  # the index behind it
+    goes_on: Array  # whether the last step did anything; at most 2n − 1 do
 
 
 def _blocks_of_a_row(v: Array, rate: Array, step: Array) -> Blocks:
-    n = v.shape[0]
     zeros = sharding.full_keeping_sharding(0, v)
     indices = zeros.astype(jnp.int32)
     stack = _Block(indices, zeros, zeros)
-    start = _State(stack, indices[0], jax.tree.map(lambda one: one[0], stack), indices[0] + 1)
-    # Every step takes an entry or pools two blocks. So these are enough steps, and a static count
-    # of them has no condition to wait for.
-    end = lax.fori_loop(0, 2 * n - 1, partial(_push_or_pool, v, rate, step), start)
+    empty = _Block(*(one[0] for one in stack))
+    start = _State(stack, indices[0], empty, indices[0] + 1, indices[0] == 0)
+    end = lax.while_loop(lambda state: state.goes_on, partial(_push_or_pool, v, rate, step), start)
     return _spread_over_entries(end)
 
 
-def _push_or_pool(v: Array, rate: Array, step: Array, _, state: _State) -> _State:
-    """One step, without a branch. It writes the block before it reads: then XLA copies no stack."""
-    stack, below, block, end = state
+def _push_or_pool(v: Array, rate: Array, step: Array, state: _State) -> _State:
+    """Takes an entry or pools two blocks, without a branch.
+
+    It writes the block before it reads the one before: then XLA copies no stack.
+    """
+    stack, below, block, end, _ = state
     stack = _Block(
         *(
             lax.dynamic_update_index_in_dim(many, one, below, 0)
@@ -139,23 +138,22 @@ def _push_or_pool(v: Array, rate: Array, step: Array, _, state: _State) -> _Stat
     means = (block.excess + block.rest) / size, (previous.excess + previous.rest) / size_before
     pools = (below > 0) & (rise + means[0] < means[1])
     takes = ~pools & (end < v.shape[0])
-    new = _Block(end, jnp.zeros_like(block.excess), jnp.zeros_like(block.rest))
-    kept = jax.tree.map(partial(jnp.where, takes), new, block)
     pooled = _pooled(previous, block, size * rise)
-    change = takes.astype(below.dtype)
-    return _State(
-        stack,
-        below + change - pools.astype(below.dtype),
-        jax.tree.map(partial(jnp.where, pools), pooled, kept),
-        end + change,
+    new = _Block(end, jnp.zeros_like(block.excess), jnp.zeros_like(block.rest))
+    chosen = (
+        jnp.where(pools, one, jnp.where(takes, two, three))
+        for one, two, three in zip(pooled, new, block, strict=True)
     )
+    taken = takes.astype(below.dtype)
+    below = below + taken - pools.astype(below.dtype)
+    return _State(stack, below, _Block(*chosen), end + taken, takes | pools)
 
 
 def _pooled(left: _Block, right: _Block, shift: Array) -> _Block:
     """Both blocks as one. The shift is that of y at their first entries, for all of the right."""
     excess, lost = two_sum(left.excess, right.excess)
     excess, lost_too = two_sum(excess, shift)
-    return _Block(left.first, *two_sum(excess, left.rest + right.rest + (lost + lost_too)))
+    return _Block(left.first, excess, left.rest + right.rest + (lost + lost_too))
 
 
 def _spread_over_entries(state: _State) -> Blocks:

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from softmaxx._src.core import dtypes, rules
 from softmaxx._src.core.types import Array, ArrayLike, Number
@@ -59,15 +60,14 @@ def soft_ranking(
 @partial(jax.jit, static_argnames="axis")
 def _jitted_ranking(scores, where, temperature, axis):
     x, where, temperature = sorted_slices.slices(scores, where, temperature, axis)
-    ranks = _soft_ranking(x, where, temperature)[0].astype(scores.dtype)
+    found = _ranks_and_blocks(lax.stop_gradient(x), where, lax.stop_gradient(temperature))
+    ranks = _with_derivative(x, temperature, *found).astype(scores.dtype)
     return jnp.moveaxis(ranks if where is None else jnp.where(where, ranks, 0), -1, axis)
 
 
-@jax.custom_jvp
-def _soft_ranking(scores, where, temperature):
+def _ranks_and_blocks(x: Array, where: Array | None, temperature: Array) -> tuple[Array, ...]:
     """The ranks in the working dtype; each score's block, and at its first place its length."""
-    x = dtypes.working(scores)
-    row = sorted_slices.ascending(x, where)
+    row = sorted_slices.ascending(dtypes.working(x), where)
     v = sorted_slices.finite_values(row)
     # Above T = 1 the difference of two scores may overflow, but not that of their halves.
     half = jnp.where(temperature > 1, 0.5, 1).astype(v.dtype)
@@ -75,7 +75,7 @@ def _soft_ranking(scores, where, temperature):
     unit = sorted_slices.power_of_two(temperature)
     step = temperature / unit
     sharp = _is_sharp(temperature)
-    # With y = v/unit − step·i, nearly equal steps of v stay apart, and ties are pooled at T = 0.
+    # y = v/unit − step·i. At T = 0 a small step pools ties, and only these.
     pooled = jnp.where(sharp, 2.0**-20, step).astype(v.dtype)
     v, rate = v * half, 1 / (half * unit)
     first, length, excess = isotonic.blocks(v, rate, pooled)
@@ -109,20 +109,24 @@ def _ranks_at_the_ends(row: sorted_slices.Sorted) -> Array:
     return jnp.where(x < 0, *ends)
 
 
-@partial(_soft_ranking.defjvp, symbolic_zeros=True)
-def _soft_ranking_jvp(primals, tangents):
+@jax.custom_jvp
+def _with_derivative(x, temperature, ranks, block, length):
+    """The ranks. Their derivatives are those in the scores and the temperature alone."""
+    return ranks
+
+
+@partial(_with_derivative.defjvp, symbolic_zeros=True)
+def _with_derivative_jvp(primals, tangents):
     # Blocks stay as they are. In one r = (x − mean x)/T + mean rank, and so
     # dr = (dx − mean dx)/T − (r − mean rank)/T·dT.
-    temperature = primals[2]
-    ranks, block, length = _soft_ranking(*primals)
+    _, temperature, _, block, length = primals
+    ranks = _with_derivative(*primals)
+    dx, dtemperature = rules.tangents_or_none(tangents)[:2]
     size = sorted_slices.taken(length, block)
-    dx, _, dtemperature = rules.tangents_or_none(tangents)
     moves = (size > 1) & ~_is_sharp(temperature) | jnp.isnan(temperature)
     change = jnp.zeros_like(ranks)
     if dx is not None:
         change = sorted_slices.less_mean_of_block(block, length, dx.astype(ranks.dtype))
     if dtemperature is not None:
         change = change - (ranks - _mean_rank(block, size, ranks.dtype)) * dtemperature
-    change = jnp.where(moves, change / jnp.where(moves, temperature, 1), 0)
-    blocks = block, length
-    return (ranks, *blocks), (change, *map(sorted_slices.no_tangent, blocks))
+    return ranks, jnp.where(moves, change / jnp.where(moves, temperature, 1), 0)

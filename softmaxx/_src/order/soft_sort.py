@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from softmaxx._src.core import dtypes, rules
 from softmaxx._src.core.types import Array, ArrayLike, Number
@@ -58,19 +59,21 @@ def soft_sort(
 @partial(jax.jit, static_argnames="axis")
 def _jitted_sort(scores, where, temperature, axis):
     x, where, temperature = sorted_slices.slices(scores, where, temperature, axis)
-    values = _soft_sort(x, where, temperature)[0].astype(scores.dtype)
-    return jnp.moveaxis(values, -1, axis)
+    found = _values_and_blocks(lax.stop_gradient(x), where, lax.stop_gradient(temperature))
+    return jnp.moveaxis(_with_derivative(x, temperature, *found).astype(scores.dtype), -1, axis)
 
 
-@jax.custom_jvp
-def _soft_sort(scores, where, temperature):
-    """The sorted scores in the working dtype; each place's block, and each score's."""
-    row = sorted_slices.ascending(dtypes.working(scores), where)
+def _values_and_blocks(x: Array, where: Array | None, temperature: Array) -> tuple[Array, ...]:
+    """The sorted scores in the working dtype; each place's block, its length, each score's."""
+    row = sorted_slices.ascending(dtypes.working(x), where)
     v = sorted_slices.finite_values(row)
-    ends = [jnp.nan_to_num(end(v, -1, keepdims=True) / 2) for end in (jnp.nanmax, jnp.nanmin)]
+    high, low = (
+        end(jnp.nan_to_num(v, nan=-sign * jnp.inf), -1, keepdims=True) / 2
+        for end, sign in ((jnp.max, 1), (jnp.min, -1))
+    )
     # In units of the range of the scores nothing overflows. Its halves are taken for the same
     # reason. Differences of v are below 4 units: at a step of 4 no two entries are pooled.
-    unit = sorted_slices.power_of_two(ends[0] - ends[1])
+    unit = sorted_slices.power_of_two(high - low)
     step = jnp.minimum(1 / temperature / unit, 4)
     first, length, excess = isotonic.blocks(-v / 2, 2 / unit, -step)
     place = (sorted_slices.position(v) - first).astype(v.dtype)
@@ -81,21 +84,24 @@ def _soft_sort(scores, where, temperature):
     return values, first, length, sorted_slices.unsorted(row.order, first)
 
 
-@partial(_soft_sort.defjvp, symbolic_zeros=True)
-def _soft_sort_jvp(primals, tangents):
+@jax.custom_jvp
+def _with_derivative(x, temperature, values, first, length, block):
+    """The values. Their derivatives are those in the scores and the temperature alone."""
+    return values
+
+
+@partial(_with_derivative.defjvp, symbolic_zeros=True)
+def _with_derivative_jvp(primals, tangents):
     # Blocks stay as they are. In one s = (i − mean i)/T + mean x, and so
     # ds = mean dx − (i − mean i)/T²·dT.
-    temperature = primals[2]
-    values, first, length, of_score = _soft_sort(*primals)
-    dx, _, dtemperature = rules.tangents_or_none(tangents)
+    _, temperature, values, first, length, block = primals
+    dx, dtemperature = rules.tangents_or_none(tangents)[:2]
     change = jnp.zeros_like(values)
     if dx is not None:
-        dx = dx.astype(values.dtype)
-        change = sorted_slices.mean_of_block(of_score, length, dx, first)
+        change = sorted_slices.mean_of_block(block, length, dx.astype(values.dtype), first)
     if dtemperature is not None:
         place = (sorted_slices.position(values) - first).astype(values.dtype)
         place = place - (length - 1).astype(values.dtype) / 2
         divisor = jnp.where(length > 1, temperature, 1)
         change = change - place / divisor * (dtemperature / divisor)
-    blocks = first, length, of_score
-    return (values, *blocks), (change, *map(sorted_slices.no_tangent, blocks))
+    return _with_derivative(*primals), change
