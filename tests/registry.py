@@ -196,6 +196,7 @@ class Entry(NamedTuple):
     instance: bool = False  # of one slice, mapped over a batch by `jax.vmap`
     nothing: float = 0.0  # for an entry that is masked, and a slice that is masked throughout
     ends: bool = False  # −inf is the least score, and no masked entry
+    places: bool = False  # the result has an entry for each place, not for each score
     nan: bool = True  # a slice with nan is nan throughout
     rounded_once: bool = True  # half precision; not by functions that the user writes
     sharded: bool = False  # over any axes
@@ -297,7 +298,7 @@ OTHERS = [
         "expected_ranking", "oracle", _of_width(sx.expected_ranking), temperature=True, axis="int"
     ),
     Entry("soft_ranking", "choice", sx.soft_ranking, **_ORDER),
-    Entry("soft_sort", "choice", sx.soft_sort, **_ORDER),
+    Entry("soft_sort", "choice", sx.soft_sort, **_ORDER, places=True),
     Entry("soft_permutation", "choice", sx.soft_permutation, **_ORDER),
     Entry(
         "soft_permutation-sparse",

@@ -71,13 +71,12 @@ def _ranks_and_blocks(x: Array, where: Array | None, temperature: Array) -> tupl
     v = sorted_slices.finite_values(row)
     # Above T = 1 the difference of two scores may overflow, but not that of their halves.
     half = jnp.where(temperature > 1, 0.5, 1).astype(v.dtype)
-    temperature = jnp.minimum(temperature, jnp.finfo(v.dtype).max)
     unit = sorted_slices.power_of_two(temperature)
     step = temperature / unit
     sharp = _is_sharp(temperature)
     # y = v/unit − step·i. At T = 0 a small step pools ties, and only these.
-    pooled = jnp.where(sharp, 2.0**-20, step).astype(v.dtype)
-    v, rate = v * half, 1 / (half * unit)
+    pooled = jnp.where(sharp, 2.0**-20, jnp.minimum(step, 8)).astype(v.dtype)
+    v, rate = v * half, jnp.where(temperature == jnp.inf, 0, 1 / (half * unit))
     first, length, excess = isotonic.blocks(v, rate, pooled)
     size = length.astype(v.dtype)
     rise = (v - sorted_slices.taken(v, first)) * rate - (excess + pooled * (size - 1) / 2)

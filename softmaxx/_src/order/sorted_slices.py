@@ -35,7 +35,8 @@ def slices(
     Masked scores become 0, so that they pass no derivative. The temperature is nan if the slice
     holds nan or the temperature is negative.
     """
-    temperature = dtypes.in_dtype_and_rank_of(temperature, scores)
+    like = sharding.zeros_keeping_sharding(lax.slice_in_dim(scores, 0, 1, axis=axis))
+    temperature = dtypes.in_dtype_and_rank_of(temperature, scores) + dtypes.working(like)
     if where is not None:
         where = jnp.asarray(where)
         where = lax.expand_dims(where, range(scores.ndim - where.ndim))

@@ -1,0 +1,49 @@
+"""Rows of scores that are hard to sort, and what the projections of them share."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+
+def hard_rows(n: int) -> dict[str, np.ndarray]:
+    random = np.random.RandomState(0)
+    normal = random.randn(n)
+    rows = {
+        "normal": normal,
+        "offset": normal + 1e5,
+        "ties": np.round(3 * normal),
+        "sorted": np.sort(normal),
+        "reversed": np.sort(normal)[::-1],
+        "constant": np.full(n, 0.7),
+        "powers of two": 2.0 ** (np.arange(n) % 60 - 30),
+        "heavy tails": random.standard_cauchy(n),
+        "heavier tails": np.exp(5 * normal),
+    }
+    return {name: row.astype(np.float32) for name, row in rows.items()}
+
+
+TEMPERATURES = np.array([1e-3, 0.1, 1.0, 30.0, 1e3], np.float32)
+
+
+def roundings(got: Any, expected: np.ndarray, unit: float) -> float:
+    """The largest error, in roundings of the unit in float32."""
+    error = np.abs(np.asarray(got, np.float64) - expected).max()
+    return float(error / (np.finfo(np.float32).eps * unit))
+
+
+def over_meshes(function: Any, scores: np.ndarray, kind: Any) -> tuple[Any, Any, str]:
+    """Value and gradient of rows that are spread over eight devices, their sharding, the program."""
+    mesh: Mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))
+    sharding = NamedSharding(mesh, P("batch"))
+
+    def both(scores, g):
+        value, pullback = jax.vjp(function, scores)
+        return value, pullback(g.astype(value.dtype).reshape(value.shape))[0]
+
+    g = np.random.RandomState(1).randn(*jax.eval_shape(function, scores).shape)
+    placed = jax.device_put((scores, g), sharding)
+    compiled = jax.jit(both).lower(*placed).compile()
+    return compiled(*placed), sharding, compiled.as_text() or ""
