@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import softmaxx as sx
 
 pytestmark = pytest.mark.unoptimized
 PAGE = (Path(__file__).parent.parent / "docs" / "coming_from.md").read_text()
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 BY_DESIGN = re.compile(r"theirs is `(.+?)`, here it is `(.+?)`")  # what a note says of two values
 TOLERANCE = re.compile(r"the same to (1e-\d+)")
-DRAWS = 100  # of a random row, which is one that has a key
+DRAWS = 2000  # of a random row, which is one that has a key
 
 
 class Row(NamedTuple):
@@ -50,11 +53,16 @@ def code_of(cell: str) -> str:
 
 
 @cache
-def names() -> dict:
-    """What the first code block of the page defines."""
-    scope = {}
-    exec(CODE.findall(PAGE)[0], scope)
-    return scope
+def arrays() -> dict[str, jax.Array]:
+    """The arrays that the first code block of the page defines, compiled as one program."""
+
+    @jax.jit
+    def define():
+        scope = {}
+        exec(CODE.findall(PAGE)[0], scope)
+        return {name: value for name, value in scope.items() if isinstance(value, jax.Array)}
+
+    return define()
 
 
 @cache
@@ -76,16 +84,15 @@ def values(expression: str, imports: str = "", *, eager: bool = True) -> np.ndar
 
     What is eager reuses the compiled functions of other rows.
     """
-    arrays = {name: value for name, value in names().items() if isinstance(value, jax.Array)}
-    keys = jax.random.split(arrays.pop("key"), DRAWS)
-    scope = names() | (imported(imports) if imports else {})
+    modules = {"jax": jax, "jnp": jnp, "sx": sx} | (imported(imports) if imports else {})
 
     def once(arrays, key):
-        return eval(expression, scope | arrays | {"key": key})
+        return eval(expression, modules | arrays | {"key": key})
 
     if re.search(r"\bkey\b", expression):
-        return np.asarray(jax.jit(jax.vmap(once, (None, 0)))(arrays, keys))
-    return np.asarray((once if eager else jax.jit(once))(arrays, keys[0]))[None]
+        keys = jax.random.split(arrays()["key"], DRAWS)
+        return np.asarray(jax.jit(jax.vmap(once, (None, 0)))(arrays(), keys))
+    return np.asarray((once if eager else jax.jit(once))(arrays(), None))[None]
 
 
 def values_of_jax(row: Row) -> np.ndarray:
@@ -98,9 +105,9 @@ def values_of_torch(row: Row) -> np.ndarray:
     """The values of their expression, where the names hold torch tensors."""
     modules = imported(row.imports)
     tensor = modules["torch"].from_numpy
-    arrays = {name: value for name, value in names().items() if isinstance(value, jax.Array)}
-    arrays.pop("key")
-    scope = modules | {name: tensor(np.array(value)) for name, value in arrays.items()}
+    scope = modules | {
+        name: tensor(np.array(value)) for name, value in arrays().items() if name != "key"
+    }
     modules["torch"].manual_seed(0)
     draws = DRAWS if re.search(r"\bkey\b", row.here) else 1
     return np.stack([np.asarray(eval(code_of(row.theirs), scope)) for _ in range(draws)])
