@@ -70,10 +70,12 @@ def _of_labels_linear(power, axes, primals, *tangents):
     *given, label, is_counted = primals
     given = Problem(*given)
     p = smoothed_max.counted_choice(given, is_counted, power, axes)
-    at_label = _is_labelled(given.scores, label, axes) & is_counted
     # Where p is almost 1, 1 − p is known better than p.
-    x, peak, threshold = given.solved
-    less = _residual(p, at_label, jnp.where(x == peak, -threshold.missing, p - 1))  # p' = (p − y)'
+    _, peak, threshold = given.solved
+    is_peak = _score_of(lax.stop_gradient(given.scores), label, peak, axes) == 0
+    at_label = jnp.where(is_peak, -threshold.missing, p - 1)
+    is_label = _is_labelled(given.scores, jnp.where(is_counted, label, -1), axes)
+    less = _residual(p, is_label, at_label)  # p' = (p − y)'
     return smoothed_max.height_tangent(less, p, given, tangents, power, axes)
 
 
