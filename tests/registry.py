@@ -343,6 +343,7 @@ OTHERS = [
         rounded_once=False,
     ),
     Entry("threshold", "readout", sx.threshold, **_ALL, nothing=-np.inf),
+    Entry("soft_quantile", "readout", partial(sx.soft_quantile, q=0.7), **_ALL),
     # Losses
     Entry("entmax_loss", "loss", _labelled(sx.entmax_loss), **_ALL),
     Entry("sparsemax_loss", "loss", _labelled(sx.sparsemax_loss), **_ALL),

@@ -29,6 +29,7 @@ ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
 _COARSE_ERROR = 1e-2  # of Σφ, where a start is all that is wanted
 _MOST_PASSES = 80  # more than any n needs: ends what rounding cannot tell apart
+_BLOCK = 4  # of the sums: φ and φ' cost so much that longer blocks take twice the time on a CPU
 _BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
 
 
@@ -168,7 +169,7 @@ def solve_in_bracket(
     bracket: Callable,
     axes: tuple[int, ...],
 ) -> tuple[Array, Array]:
-    """t = (x − τ)/T with Σφ(t) = k, and which x are not masked.
+    """t = (x − τ)/T with Σφ(t) = k, and which x are not masked. k may have a longer batch than x.
 
     `value_and_slope(t)` gives φ and φ', both 0 at −∞. `bracket(lowest, excess)` gives two numbers
     with τ between them, for the lowest score and Σφ − k as a function of τ, both measured from the
@@ -179,8 +180,11 @@ def solve_in_bracket(
     """
     entries, eps = x != -jnp.inf, float(jnp.finfo(x.dtype).eps)
     peak, lowest, temperature = _finite_range(x, k, temperature, value_and_slope, axes)
-    zero = sharding.full_keeping_sharding(0, peak)
-    k = k + zero  # in a loop that `vmap` maps over an explicit mesh, k has to be mapped too
+    # In a loop that `vmap` maps over an explicit mesh, k has to be mapped too. And where k is longer
+    # than x along a batch axis, so is the state of the loop.
+    k = k + sharding.full_keeping_sharding(0, peak)
+    zero = sharding.full_keeping_sharding(0, k)
+    peak, lowest = peak + zero, lowest + zero
     excess = partial(_excess, value_and_slope, x, k, axes)
     from_peak = scaled(peak, peak, temperature)
     lowest = jnp.where(peak == -jnp.inf, 0, from_peak(lowest, zero))
@@ -227,7 +231,7 @@ def _excess(value_and_slope, x, k, axes, above, tau) -> tuple[Array, Array]:
     p, w = value_and_slope(above(x, tau))
     saturated = w == 0
     lanes = (jnp.where(saturated, 0, p), jnp.where(saturated, p, 0), w)
-    f, full, slope = reductions.sums(lanes, axes)
+    f, full, slope = reductions.sums(lanes, axes, _BLOCK)
     return f + (full - k), slope
 
 
