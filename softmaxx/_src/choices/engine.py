@@ -169,7 +169,7 @@ def solve_in_bracket(
     bracket: Callable,
     axes: tuple[int, ...],
 ) -> tuple[Array, Array]:
-    """t = (x − τ)/T with Σφ(t) = k, and which x are not masked. k may have a longer batch than x.
+    """t = (x − τ)/T with Σφ(t) = k, and which x are not masked.
 
     `value_and_slope(t)` gives φ and φ', both 0 at −∞. `bracket(lowest, excess)` gives two numbers
     with τ between them, for the lowest score and Σφ − k as a function of τ, both measured from the
@@ -180,11 +180,8 @@ def solve_in_bracket(
     """
     entries, eps = x != -jnp.inf, float(jnp.finfo(x.dtype).eps)
     peak, lowest, temperature = _finite_range(x, k, temperature, value_and_slope, axes)
-    # In a loop that `vmap` maps over an explicit mesh, k has to be mapped too. And where k is longer
-    # than x along a batch axis, so is the state of the loop.
-    k = k + sharding.full_keeping_sharding(0, peak)
-    zero = sharding.full_keeping_sharding(0, k)
-    peak, lowest = peak + zero, lowest + zero
+    zero = sharding.full_keeping_sharding(0, peak)
+    k = k + zero  # in a loop that `vmap` maps over an explicit mesh, k has to be mapped too
     excess = partial(_excess, value_and_slope, x, k, axes)
     from_peak = scaled(peak, peak, temperature)
     lowest = jnp.where(peak == -jnp.inf, 0, from_peak(lowest, zero))

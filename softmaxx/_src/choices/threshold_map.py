@@ -79,25 +79,25 @@ def _jitted_map(scores, where, total, temperature, phi, axes):
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
 def _map(x, total, temperature, phi, axes):
-    return value_and_slope(points(x, total, temperature, phi, _bracket, axes), phi)[0]
+    return _value_and_slope(_points(x, total, temperature, phi, axes), phi)[0]
 
 
 @_map.defjvp
 def _map_jvp(phi, axes, primals, tangents):
-    t = points(*primals, phi, _bracket, axes)
-    return value_and_slope(t, phi)[0], _linear(phi, axes, t, primals[2], *tangents)
+    t = _points(*primals, phi, axes)
+    return _value_and_slope(t, phi)[0], _linear(phi, axes, t, primals[2], *tangents)
 
 
 # The backward pass keeps one array of the scores' size: t.
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _linear(phi, axes, t, temperature, dx, dtotal, dtemperature):
-    w = value_and_slope(t, phi)[1]
+    w = _value_and_slope(t, phi)[1]
     return rules.rank_one_tangent(
         w, _moved_by_scores(w, t, temperature, dx, dtemperature), axes, dtotal
     )
 
 
-def value_and_slope(t, phi):
+def _value_and_slope(t, phi):
     """φ(t) and φ'(t), 0 for masked entries."""
     entries = t != -jnp.inf
     value, slope = jax.jvp(phi, (jnp.where(entries, t, 0),), (jnp.ones_like(t),))
@@ -111,19 +111,15 @@ def _moved_by_scores(w, t, temperature, dx, dtemperature):
     return jnp.where(w == 0, 0, (dx - jnp.where(w == 0, 0, t) * dtemperature) * rate)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
-def points(x, total, temperature, phi, bracket, axes):
-    """t = (x − τ)/T with Σφ(t) = total; −inf for masked entries. See `engine.solve_in_bracket`."""
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _points(x, total, temperature, phi, axes):
+    """t = (x − τ)/T with Σφ(t) = total; −inf for masked entries."""
     temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
     total = jnp.where(total >= 0, total, jnp.nan)
 
+    value_and_slope = partial(_value_and_slope, phi=phi)
     t, entries = engine.solve_in_bracket(
-        sharding.computed_once(x),
-        total,
-        temperature,
-        partial(value_and_slope, phi=phi),
-        bracket,
-        axes,
+        sharding.computed_once(x), total, temperature, value_and_slope, _bracket, axes
     )
     return jnp.where(entries, t, -jnp.inf)
 
@@ -148,11 +144,11 @@ def _moved_out(end: Array, direction: int, excess: Callable) -> Array:
     return lax.while_loop(lambda state: jnp.any(state[1]), step, (end, falls_short(end)))[0]
 
 
-@points.defjvp
-def _points_jvp(phi, bracket, axes, primals, tangents):
+@_points.defjvp
+def _points_jvp(phi, axes, primals, tangents):
     # Σφ(t) = total with t = (x − τ)/T. So t' = v − τ', where Σ w·t' = dtotal for w = φ'(t).
     dx, dtotal, dtemperature = tangents
-    t = points(*primals, phi, bracket, axes)
-    w = value_and_slope(t, phi)[1]
+    t = _points(*primals, phi, axes)
+    w = _value_and_slope(t, phi)[1]
     v = _moved_by_scores(w, t, primals[2], dx, dtemperature)
     return t, jnp.where(w == 0, 0, v - rules.threshold_tangent(w, v, axes, dtotal))

@@ -1,15 +1,16 @@
 """Quantiles of scores, smoothed by noise, without sorting."""
 
-import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.choices import threshold_map
-from softmaxx._src.core import checks, dtypes, masks, rules
+from softmaxx._src.core import checks, dtypes, masks, reductions
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
+from softmaxx._src.oracles import selection
+from softmaxx._src.order.blurred_quantile import blurred_quantile
 
 
 def soft_quantile(
@@ -80,59 +81,77 @@ def soft_quantile(
 
 @partial(jax.jit, static_argnums=4)
 def _soft_quantile(scores, where, q, temperature, axes: tuple[int, ...]) -> Array:
-    temperature = dtypes.in_dtype_and_rank_of(temperature, scores)[None]
-    counted = ~(masks.masked(jnp.zeros_like(scores), where) == -jnp.inf)
-    x = dtypes.working(jnp.where(counted, scores, 0))[None]
-    q = jnp.asarray(q).astype(x.dtype)
-    listed = lax.expand_dims(jnp.atleast_1d(q), range(1, x.ndim))
+    temperature = dtypes.working(dtypes.in_dtype_and_rank_of(temperature, scores))[None]
+    temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
+    q = jnp.asarray(q).astype(temperature.dtype)
+    listed = lax.expand_dims(jnp.atleast_1d(q), range(1, scores.ndim + 1))
     listed = jnp.where((listed >= 0) & (listed <= 1), listed, jnp.nan)
     axes = tuple(axis + 1 for axis in axes)
-    n = counted.astype(x.dtype)[None].sum(axes, keepdims=True)
-    place = listed * jnp.maximum(n - 1, 0)
+    slices = _slices(dtypes.working(scores)[None], where, axes)
+    n = slices.count + slices.low_ends + slices.high_ends
+    place = listed * jnp.maximum(n - 1, 0).astype(q.dtype)
     low = lax.stop_gradient(jnp.floor(place))
-    places = jnp.concatenate([low, jnp.minimum(low + 1, jnp.maximum(n - 1, 0))])
-    below, above = jnp.split(_order_statistics(x, counted[None], places, temperature, axes), 2)
+    below, above = _neighbours(slices, low.astype(int), temperature, axes)
     part = place - low
     found = jnp.where(part == 0, below, below + part * (above - below))
-    found = lax.squeeze(jnp.where(n == 0, 0, found), axes).astype(scores.dtype)
+    found = jnp.where(slices.has_nan, jnp.nan, jnp.where(n == 0, 0, found))
+    found = lax.squeeze(found, axes).astype(scores.dtype)
     return found if q.ndim else found[0]
 
 
-def _order_statistics(x, counted, places, temperature, axes: tuple[int, ...]) -> Array:
-    """The scores in the places of the rising order, smoothed; infinite ones keep their places."""
-    entries, dtype = counted & (abs(x) != jnp.inf), x.dtype
-    lowest = (counted & (x == -jnp.inf)).astype(dtype).sum(axes, keepdims=True)
-    n = entries.astype(dtype).sum(axes, keepdims=True)
-    inside = jnp.clip(places - lowest, 0, jnp.maximum(n - 1, 0))
-    above = jnp.where(n > 0, n - inside - 0.5, 0)
-    bracket = partial(_bracket, math.log(2 * math.prod(x.shape[axis] for axis in axes)) + 1)
-    finite = jnp.where(entries, x, -jnp.inf)
-    t = threshold_map.points(finite, above, temperature, jax.nn.sigmoid, bracket, axes)
-    of_noise = jnp.log((inside + 0.5) / jnp.where(n > 0, above, 1))
-    found = _threshold(finite, temperature, t, axes) - temperature * of_noise
-    found = jnp.where(places < lowest, -jnp.inf, jnp.where(places >= lowest + n, jnp.inf, found))
-    return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, found)
+class _Slices(NamedTuple):
+    """The scores, and what a pass over each slice finds."""
+
+    x: Array  # −inf where an entry is masked
+    low_ends: Array  # how many are −inf
+    high_ends: Array  # how many are +inf
+    has_nan: Array
+    count: Array  # of the finite ones
+    lowest: Array  # of the finite ones
+    highest: Array
 
 
-def _bracket(reach: float, lowest: Array, _) -> tuple[Array, Array]:
-    """Below the lower end Σ sigmoid is more than n − ½, above the upper end less than ½."""
-    return lowest - reach, jnp.full_like(lowest, reach)
+def _slices(x: Array, where: Array | None, axes: tuple[int, ...]) -> _Slices:
+    kinds = [x == -jnp.inf, x == jnp.inf, x != x, abs(x) < jnp.inf]
+    if where is not None:
+        where = masks.in_rank_of(where, x)
+        kinds = [where & kind for kind in kinds]
+        x = jnp.where(where, x, -jnp.inf)
+    least, largest = (jnp.where(kinds[3], x, end) for end in (jnp.inf, -jnp.inf))
+    lanes = [*(kind.astype(int) for kind in kinds), least, largest]
+    folds = [reductions.SUM] * 4 + [reductions.LEAST, reductions.LARGEST]
+    found = reductions.folds(lax.stop_gradient(lanes), folds, axes)
+    return _Slices(x, *found[:2], found[2] > 0, *found[3:])
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3,))
-def _threshold(x, temperature, t, axes: tuple[int, ...]) -> Array:
-    """τ = x − T·t, taken from the entry nearest to it, where the rounding is smallest."""
-    distance = jnp.where(x == -jnp.inf, jnp.inf, abs(t))
-    nearest = distance == distance.min(axes, keepdims=True)
-    tau = x - jnp.where(nearest, temperature * t, 0)
-    return jnp.where(nearest, tau, -jnp.inf).max(axes, keepdims=True)
+def _neighbours(slices: _Slices, place, temperature, axes: tuple[int, ...]) -> list[Array]:
+    """The smoothed scores in this place of the rising order, and in the next.
+
+    Infinite scores keep their places at the ends.
+    """
+    x, low_ends, n = slices.x, slices.low_ends, slices.count
+    places = jnp.concatenate([place, place + 1])
+    inside = jnp.clip(places - low_ends, 0, jnp.maximum(n - 1, 0))
+    ends = slices.lowest, slices.highest
+    origins = _near(
+        *lax.stop_gradient((x, temperature / 2)), slices, n - inside[: len(place)], axes
+    )
+    origin, moved = blurred_quantile(x, temperature, origins, inside, n, ends, axes)
+    found = jnp.where(places < low_ends, -jnp.inf, origin + moved)
+    return jnp.split(jnp.where(places >= low_ends + n, jnp.inf, found), 2)
 
 
-@_threshold.defjvp
-def _threshold_jvp(axes, primals, tangents):
-    # x' = τ' + t·T' + T·t' for every entry, and Σ w·t' = 0 for w = sigmoid'(t): the sum is fixed.
-    x, temperature, t = primals
-    dx, dtemperature, _ = tangents
-    w = threshold_map.value_and_slope(t, jax.nn.sigmoid)[1]
-    v = jnp.where(w == 0, 0, dx - jnp.where(w == 0, 0, t) * dtemperature)
-    return _threshold(*primals, axes), rules.threshold_tangent(w, v, axes)
+def _near(x, width, slices: _Slices, k, axes: tuple[int, ...]) -> Array:
+    """Numbers at most T/2 below the k-th largest finite score and the next larger one.
+
+    They are these scores for T = 0.
+    """
+    ends = slices.lowest, slices.highest
+    low, high = selection.kth_largest(x, k + slices.high_ends, ends, axes, width)
+    larger = (x >= high) & (x < jnp.inf)
+    lanes, folds = (
+        [larger.astype(int), jnp.where(larger, x, jnp.inf)],
+        [reductions.SUM, reductions.LEAST],
+    )
+    count, least = reductions.folds(lanes, folds, axes)
+    return jnp.concatenate([low, jnp.where((count == k - 1) & (k > 1), least, low)])
