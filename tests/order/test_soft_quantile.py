@@ -22,7 +22,7 @@ def order_statistic(x, i, t):
     def excess(tau):
         return expit((x - tau) / t).sum() - (len(x) - i - 0.5)
 
-    tau = brentq(excess, x.min() - 40 * t, x.max() + 40 * t, xtol=1e-14, rtol=1e-14)
+    tau = brentq(excess, x.min() - 40 * t, x.max() + 40 * t, xtol=1e-14)
     return tau - t * logit((i + 0.5) / len(x))
 
 
@@ -65,6 +65,26 @@ def test_at_temperature_zero_it_is_that_of_numpy_with_ties_axes_and_masks():
     np.testing.assert_allclose(slope, [0, 0, 0.5, 0.5], atol=1e-15)
 
 
+def test_many_float32_scores_at_offsets_and_temperatures():
+    random = np.random.RandomState(0)
+    rows = random.randn(4, 20_001)
+    rows[1] = np.exp(3 * rows[1])  # heavy tails
+    rows[2] = np.round(4 * rows[2])  # ties
+    rows[3] = 1e5 + 1e3 * rows[3]
+    rows = rows.astype(np.float32)
+    q = np.array([0.0, 1 / 128, 0.5, 1 - 2**-13, 1.0])
+    q32 = q.astype(np.float32)
+    quantile = jax.jit(lambda t: sx.soft_quantile(rows, q=q32, temperature=t))
+    np.testing.assert_allclose(
+        quantile(np.float32(0)), np.quantile(rows.astype(float), q, axis=-1), rtol=2e-7, atol=1e-6
+    )
+    for t in (1e-4, 1e-2, 1.0, 100.0, 1e4):
+        expected = [[reference(x, one, t) for x in rows.astype(float)] for one in q]
+        error = abs(np.asarray(quantile(np.float32(t))) - np.array(expected)).max(0)
+        size = abs(rows).max(-1) + np.minimum(t, np.ptp(rows, axis=-1))
+        assert (error <= 2 * 2**-23 * size).all(), (t, error / size)
+
+
 def test_it_rises_stays_inside_and_ends_at_the_mean():
     scores = np.asarray(scores_of((4, 31)))
     places = np.linspace(0, 1, 31)
@@ -74,9 +94,7 @@ def test_it_rises_stays_inside_and_ends_at_the_mean():
         assert (found >= scores.min(-1) - 1e-12).all()
         assert (found <= scores.max(-1) + 1e-12).all()
     mean = np.broadcast_to(scores.mean(-1), (31, 4))
-    np.testing.assert_allclose(
-        sx.soft_quantile(scores, q=places, temperature=1e6), mean, atol=1e-5
-    )
+    np.testing.assert_allclose(sx.soft_quantile(scores, q=places, temperature=1e6), mean, atol=1e-5)
     equal = sx.soft_quantile(np.full(31, 3.3), q=places, temperature=7.0)
     np.testing.assert_allclose(equal, 3.3, rtol=1e-12)  # roundings of Σ times T
 

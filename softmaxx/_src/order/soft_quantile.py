@@ -88,7 +88,7 @@ def _soft_quantile(scores, where, q, temperature, axes: tuple[int, ...]) -> Arra
     listed = jnp.where((listed >= 0) & (listed <= 1), listed, jnp.nan)
     axes = tuple(axis + 1 for axis in axes)
     slices = _slices(dtypes.working(scores)[None], where, axes)
-    n = slices.count + slices.low_ends + slices.high_ends
+    n = slices.finite + slices.low_ends + slices.high_ends
     place = listed * jnp.maximum(n - 1, 0).astype(q.dtype)
     low = lax.stop_gradient(jnp.floor(place))
     below, above = _neighbours(slices, low.astype(int), temperature, axes)
@@ -106,7 +106,7 @@ class _Slices(NamedTuple):
     low_ends: Array  # how many are −inf
     high_ends: Array  # how many are +inf
     has_nan: Array
-    count: Array  # of the finite ones
+    finite: Array  # how many are neither
     lowest: Array  # of the finite ones
     highest: Array
 
@@ -120,8 +120,10 @@ def _slices(x: Array, where: Array | None, axes: tuple[int, ...]) -> _Slices:
     least, largest = (jnp.where(kinds[3], x, end) for end in (jnp.inf, -jnp.inf))
     lanes = [*(kind.astype(int) for kind in kinds), least, largest]
     folds = [reductions.SUM] * 4 + [reductions.LEAST, reductions.LARGEST]
-    found = reductions.folds(lax.stop_gradient(lanes), folds, axes)
-    return _Slices(x, *found[:2], found[2] > 0, *found[3:])
+    low_ends, high_ends, nans, finite, lowest, highest = reductions.folds(
+        lax.stop_gradient(lanes), folds, axes
+    )
+    return _Slices(x, low_ends, high_ends, nans > 0, finite, lowest, highest)
 
 
 def _neighbours(slices: _Slices, place, temperature, axes: tuple[int, ...]) -> list[Array]:
@@ -129,7 +131,7 @@ def _neighbours(slices: _Slices, place, temperature, axes: tuple[int, ...]) -> l
 
     Infinite scores keep their places at the ends.
     """
-    x, low_ends, n = slices.x, slices.low_ends, slices.count
+    x, low_ends, n = slices.x, slices.low_ends, slices.finite
     places = jnp.concatenate([place, place + 1])
     inside = jnp.clip(places - low_ends, 0, jnp.maximum(n - 1, 0))
     ends = slices.lowest, slices.highest
