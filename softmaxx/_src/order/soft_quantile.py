@@ -64,7 +64,7 @@ def soft_quantile(
       [0.  2.  7.2]
       >>> median = lambda x: sx.soft_quantile(x, q=0.5, temperature=0.5)
       >>> print(f"{median(scores):.2f}", jax.grad(median)(scores).round(2))
-      2.00 [0.2  0.04 0.   0.2  0.56]
+      2.02 [0.23 0.04 0.   0.21 0.52]
 
     Reference:
       Parzen, Nonparametric Statistical Data Modeling, JASA 1979, section 3, for quantiles of a
