@@ -355,6 +355,14 @@ OTHERS = [
         rounded_once=False,
     ),
     Entry("threshold", "readout", sx.threshold, **_ALL, nothing=-np.inf),
+    Entry(
+        "soft_quantile",
+        "readout",
+        partial(sx.soft_quantile, q=0.7),
+        **_ALL,
+        ends=True,
+        sharded=True,
+    ),
     # Losses
     Entry("entmax_loss", "loss", _labelled(sx.entmax_loss), **_ALL),
     Entry("sparsemax_loss", "loss", _labelled(sx.sparsemax_loss), **_ALL),

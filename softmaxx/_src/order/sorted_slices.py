@@ -7,7 +7,7 @@ from jax import lax
 
 from softmaxx._src.core import checks, dtypes, sharding
 from softmaxx._src.core.types import Array, ArrayLike, Number
-from softmaxx._src.oracles import vertices
+from softmaxx._src.oracles import selection
 
 
 class Sorted(NamedTuple):
@@ -55,7 +55,7 @@ def ascending(x: Array, where: Array | None) -> Sorted:
 
     Integers are sorted faster than floats, and give the values back without a gather.
     """
-    key = vertices.bit_order(jnp.where(jnp.isnan(x), 0, x))
+    key = selection.bit_order(jnp.where(jnp.isnan(x), 0, x))
     limit = jnp.iinfo(key.dtype).max  # beyond the bits of infinity
     index = lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1) + 0 * key.astype(jnp.int32)
     if where is None:
