@@ -35,7 +35,7 @@ def roundings(got: Any, expected: np.ndarray, unit: float) -> float:
 
 
 def over_meshes(function: Any, scores: np.ndarray, kind: Any) -> tuple[Any, Any, str]:
-    """Value and gradient of rows that are spread over eight devices, their sharding, the program."""
+    """Value and gradient of rows that lie on eight devices, their sharding, the program."""
     mesh: Mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))
     sharding = NamedSharding(mesh, P("batch"))
 

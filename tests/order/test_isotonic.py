@@ -15,7 +15,9 @@ blocks = jax.jit(isotonic.blocks)
 def by_min_max(y: np.ndarray) -> np.ndarray:
     """max over starts of the min over ends of the mean from start to end: the regression itself."""
     n = y.size
-    means = np.array([[y[a : b + 1].mean() if a <= b else np.inf for b in range(n)] for a in range(n)])
+    means = np.array(
+        [[y[a : b + 1].mean() if a <= b else np.inf for b in range(n)] for a in range(n)]
+    )
     return np.array([max(means[a, i:].min() for a in range(i + 1)) for i in range(n)])
 
 

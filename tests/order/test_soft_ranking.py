@@ -146,9 +146,9 @@ def test_a_batch_inside_of_shard_map():
 
 
 def test_one_sort_and_no_second_for_the_gradient():
-    program = str(jax.make_jaxpr(jax.value_and_grad(lambda x: (sx_ranks(x, 1.0) ** 2).sum()))(
-        np.zeros(90)
-    ))
+    program = str(
+        jax.make_jaxpr(jax.value_and_grad(lambda x: (sx_ranks(x, 1.0) ** 2).sum()))(np.zeros(90))
+    )
     assert program.count(" sort[") == 1
 
 

@@ -77,8 +77,8 @@ def _values_and_blocks(x: Array, where: Array | None, temperature: Array) -> tup
     step = jnp.minimum(1 / temperature / unit, 4)
     first, length, excess = isotonic.blocks(-v / 2, 2 / unit, -step)
     place = (sorted_slices.position(v) - first).astype(v.dtype)
-    moved = jnp.where(length > 1, unit * (step * place - excess), 0)
-    values = sorted_slices.taken(row.values, first) + moved
+    moved = jnp.where(length > 1, unit / 2 * (step * place - excess), 0)
+    values = 2 * (sorted_slices.taken(row.values, first) / 2 + moved)
     values = jnp.where(temperature >= 0, values, jnp.nan)
     values = jnp.where(sorted_slices.position(v) < row.count, values, 0)
     return values, first, length, sorted_slices.unsorted(row.order, first)
