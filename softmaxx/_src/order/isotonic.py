@@ -47,7 +47,7 @@ def _blocks_of_a_batch(size, mapped, *arguments):
         one if is_mapped else jnp.broadcast_to(one, (size, *one.shape))
         for one, is_mapped in zip(arguments, mapped, strict=True)
     ]
-    return blocks(*batch), Blocks(True, True, True)
+    return blocks(*batch), Blocks._make((True, True, True))
 
 
 def _on_each_device(v: Array, rate: Array, step: Array) -> Blocks:

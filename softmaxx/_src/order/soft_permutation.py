@@ -79,7 +79,7 @@ def _soft_permutation(scores, where, temperature, choice, axis):
     score = jnp.expand_dims(x, -2)
     apart = -abs(jnp.where(place == score, 0, place - score))
     if where is not None:
-        filled = sorted_slices.position(x) < row.count
+        filled = sorted_slices.position(x) < row.size
         where = jnp.expand_dims(filled, -1) & jnp.expand_dims(where, -2)
     temperature = jnp.expand_dims(jnp.moveaxis(temperature, axis, -1), -1)
     weights = choice(apart, axis=-1, where=where, temperature=temperature)

@@ -101,10 +101,10 @@ def _ranks_at_the_ends(row: sorted_slices.Sorted) -> Array:
     """Infinite scores share their mean rank."""
     x = row.values
     low = (x == -jnp.inf).sum(-1, keepdims=True, dtype=jnp.int32)
-    high = ((x == jnp.inf) & (sorted_slices.position(x) < row.count)).sum(
+    high = ((x == jnp.inf) & (sorted_slices.position(x) < row.size)).sum(
         -1, keepdims=True, dtype=jnp.int32
     )
-    ends = _mean_rank(0 * low, low, x.dtype), _mean_rank(row.count - high, high, x.dtype)
+    ends = _mean_rank(0 * low, low, x.dtype), _mean_rank(row.size - high, high, x.dtype)
     return jnp.where(x < 0, *ends)
 
 

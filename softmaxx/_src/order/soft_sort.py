@@ -80,7 +80,7 @@ def _values_and_blocks(x: Array, where: Array | None, temperature: Array) -> tup
     moved = jnp.where(length > 1, unit / 2 * (step * place - excess), 0)
     values = 2 * (sorted_slices.taken(row.values, first) / 2 + moved)
     values = jnp.where(temperature >= 0, values, jnp.nan)
-    values = jnp.where(sorted_slices.position(v) < row.count, values, 0)
+    values = jnp.where(sorted_slices.position(v) < row.size, values, 0)
     return values, first, length, sorted_slices.unsorted(row.order, first)
 
 

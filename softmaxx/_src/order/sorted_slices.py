@@ -15,7 +15,7 @@ class Sorted(NamedTuple):
 
     values: Array
     order: Array  # the index in the slice from which each value comes
-    count: Array  # how many entries are not masked, `[..., 1]`
+    size: Array  # how many entries are not masked, `[..., 1]`
 
 
 def arguments(
@@ -44,10 +44,9 @@ def slices(
         scores = jnp.where(where, scores, 0)
     broken = jnp.isnan(scores).any(axis, keepdims=True) | ~(temperature >= 0)
     temperature = jnp.where(broken, jnp.nan, temperature)
-    moved = [
-        None if one is None else jnp.moveaxis(one, axis, -1) for one in (scores, where, temperature)
-    ]
-    return moved[0], moved[1], moved[2]
+    if where is not None:
+        where = jnp.moveaxis(where, axis, -1)
+    return jnp.moveaxis(scores, axis, -1), where, jnp.moveaxis(temperature, axis, -1)
 
 
 def ascending(x: Array, where: Array | None) -> Sorted:
@@ -74,7 +73,7 @@ def position(x: Array) -> Array:
 
 def finite_values(row: Sorted) -> Array:
     """The values, and nan for those that are infinite or masked."""
-    on = jnp.isfinite(row.values) & (position(row.values) < row.count)
+    on = jnp.isfinite(row.values) & (position(row.values) < row.size)
     return jnp.where(on, row.values, jnp.nan)
 
 
