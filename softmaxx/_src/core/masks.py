@@ -15,8 +15,13 @@ def masked(scores: Array, where: Array | None) -> Array:
     """The scores with −inf at masked entries. No derivative passes through these."""
     if where is None:
         return scores
+    return jnp.where(in_rank_of(where, scores), scores, -jnp.inf)
+
+
+def in_rank_of(where: Array, scores: Array) -> Array:
+    """The mask in the rank of the scores; new axes lead."""
     where = jnp.asarray(where)
-    return jnp.where(lax.expand_dims(where, range(scores.ndim - where.ndim)), scores, -jnp.inf)
+    return lax.expand_dims(where, range(scores.ndim - where.ndim))
 
 
 def shifted(scores: Array, where: Array | None, axes: tuple[int, ...]) -> Array:

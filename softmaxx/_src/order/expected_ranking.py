@@ -6,15 +6,21 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from softmaxx._src.core import checks, dtypes
+from softmaxx._src.core import checks, dtypes, masks, sharding
 from softmaxx._src.core.types import Array, ArrayLike, Number
+from softmaxx._src.noise.differences import ExponentialTail
 from softmaxx._src.noise.noises import Noise, normal
-
-_FAR = 1e4  # differences in units of σ beyond which every distribution function is 0 or 1
+from softmaxx._src.order.ranks_by_pairs import ranks_by_pairs
+from softmaxx._src.order.ranks_by_sorting import ranks_by_sorting
 
 
 def expected_ranking(
-    scores: ArrayLike, *, sigma: Number = 1.0, noise: Noise = normal, axis: int = -1
+    scores: ArrayLike,
+    *,
+    sigma: Number = 1.0,
+    noise: Noise = normal,
+    axis: int = -1,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Computes the mean ranks of perturbed scores exactly, one for each score: E ranking(θ + σZ).
 
@@ -51,26 +57,30 @@ def expected_ranking(
     """
     scores = checks.arguments.real_array("expected_ranking", "scores", scores)
     axis = checks.arguments.single_axis("expected_ranking", axis, scores.shape)
+    checks.arguments.where("expected_ranking", where, scores.shape)
     checks.noises.noise("expected_ranking", noise)
     difference = checks.noises.known_difference("expected_ranking", noise, normal.perturb)
     checks.arguments.one_for_each_choice("expected_ranking", "sigma", sigma, scores.shape, (axis,))
     checks.arguments.at_least("expected_ranking", "sigma", sigma, 0)
-    return _expected_ranking(scores, sigma, difference, axis)
+    return _expected_ranking(scores, sigma, where, difference, axis)
 
 
 @partial(jax.jit, static_argnames=("below", "axis"))
 def _expected_ranking(
-    scores: Array, sigma: Number, below: Callable[[Array], Array], axis: int
+    scores: Array, sigma: Number, where: Array | None, below: Callable[[Array], Array], axis: int
 ) -> Array:
-    sigma = jnp.expand_dims(dtypes.in_dtype_and_rank_of(sigma, scores), axis)
-    limits = jnp.finfo(sigma.dtype)
-    largest = float(limits.max) / 4
-    x = jnp.clip(scores.astype(sigma.dtype), -largest, largest)
-    difference = jnp.expand_dims(x, axis + 1) - jnp.expand_dims(x, axis)  # [own, other]
+    x = dtypes.working(scores)
+    sigma = dtypes.in_dtype_and_rank_of(sigma, x)
     # Below this σ the 1/σ³ of a second derivative overflows.
-    sharp = (sigma >= 0) & (sigma < 2 * float(limits.tiny) ** (1 / 3))
-    far = sharp | (abs(difference) > _FAR * sigma)
-    scaled = jnp.where(far, 0, difference) / jnp.where(sharp, 1, sigma)
-    scaled = jnp.where(sigma >= 0, jnp.where(far, _FAR * jnp.sign(difference), scaled), jnp.nan)
-    # The sum has D(0) = ½ of each entry with itself. So ½ is added instead of 1.
-    return (0.5 + below(scaled).sum(axis + 1)).astype(scores.dtype)
+    sharp = (sigma >= 0) & (sigma < 2 * float(jnp.finfo(sigma.dtype).tiny) ** (1 / 3))
+    wrong = jnp.isnan(x)
+    if where is not None:
+        where = sharding.mask_keeping_sharding(masks.in_rank_of(where, x), x)
+        wrong = wrong & where
+    ranks = (
+        ranks_by_sorting(below, axis, x, sigma, sharp, where)
+        if isinstance(below, ExponentialTail)
+        else ranks_by_pairs(below, axis, x, sigma, sharp, where)
+    )
+    ranks = jnp.where(~(sigma >= 0) | wrong.any(axis, keepdims=True), jnp.nan, ranks)
+    return (ranks if where is None else jnp.where(where, ranks, 0)).astype(scores.dtype)
