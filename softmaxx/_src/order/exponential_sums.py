@@ -6,8 +6,9 @@ step over a gap g takes s = (F₀ + v, F₁, …) of one point to A(g)s, the sum
     F_k = e⁻ᵍ Σ_l binom(k, l) g^{k−l} s_l.
 
 For v ≥ 0 no term is negative, so nothing cancels. Since A(g)A(h) = A(g + h), the axis is cut into
-about √n blocks: the recurrence runs in all of them at once, and then over their ends. A CPU does as
-well with one loop over n points, a GPU does not. `lax.associative_scan` takes seconds to compile.
+blocks: the recurrence runs in all of them at once, and then over their ends, which are cut again.
+So rounding grows with the steps, 64·log n/log 64 of them, and not with n. One loop over n points
+is as fast on a CPU, but not on a GPU; `lax.associative_scan` takes seconds to compile.
 """
 
 import math
@@ -20,6 +21,7 @@ from softmaxx._src.core import sharding
 from softmaxx._src.core.types import Array
 
 FAR = 1e4  # a gap of which e⁻ᵍ is 0 in every dtype
+_LENGTH = 64  # of a block
 
 
 def sums_of_both_sides(
@@ -33,45 +35,39 @@ def sums_of_both_sides(
     first = lax.slice_in_dim(gaps, 0, 1, axis=axis)
     others = lax.slice_in_dim(gaps, 1, None, axis=axis)
     from_behind = lax.concatenate([first, lax.rev(others, (axis,))], axis)
-    sums = _sums_before(
-        jnp.stack([gaps, from_behind]), jnp.stack([v, lax.rev(v, (axis,))]), count, axis + 1
-    )
+    gaps, v = jnp.stack([gaps, from_behind]), jnp.stack([v, lax.rev(v, (axis,))])
+    zero = sharding.zeros_keeping_sharding(gaps)
+    sums = _sums_before(gaps, [v] + [zero] * (count - 1), axis + 1)
     return [one[0] for one in sums], [lax.rev(one[1], (axis,)) for one in sums]
 
 
-def _sums_before(gaps: Array, v: Array, count: int, axis: int) -> list[Array]:
+def _sums_before(gaps: Array, states: list[Array], axis: int) -> list[Array]:
+    """The sums at each point, where a step leaves a point with its sums plus its state."""
     n = gaps.shape[axis]
-    length = math.isqrt(n - 1) + 1
-    in_blocks, v_in_blocks = _in_blocks(gaps, FAR, length, axis), _in_blocks(v, 0, length, axis)
-    (span, last), (distance, inside) = _recur(in_blocks, v_in_blocks, count)
-    # What comes into each block is the state at the end of the one before it.
-    spans, *lasts = (jnp.moveaxis(one, axis, 0) for one in (span, *last))
-
-    def step(state, given):
-        moved = _moved(given[0], state)
-        return [a + b for a, b in zip(moved, given[1], strict=True)], state
-
-    zero = sharding.zeros_keeping_sharding(spans[0])
-    entering = lax.scan(step, [zero] * count, (spans, lasts))[1]
-    entering = [jnp.moveaxis(one, 0, axis)[None] for one in entering]
+    if n <= _LENGTH:
+        rows = [jnp.moveaxis(one, axis, 0) for one in (gaps, *states)]
+        return [jnp.moveaxis(one, 0, axis) for one in _recur(rows[0], rows[1:])[1][1]]
+    rows = [_in_blocks(gaps, FAR, axis), *(_in_blocks(one, 0, axis) for one in states)]
+    (span, ends), (distance, inside) = _recur(rows[0], rows[1:])
+    entering = [one[None] for one in _sums_before(span, ends, axis)]
     sums = [a + b for a, b in zip(inside, _moved(distance, entering), strict=True)]
     return [_out_of_blocks(one, n, axis) for one in sums]
 
 
-def _recur(gaps: Array, v: Array, count: int) -> tuple:
-    """Along the first axis: the length and the state at the end; at each point distance and sums.
+def _recur(gaps: Array, states: list[Array]) -> tuple:
+    """Along the first axis: the distance and the sums behind the last point, and at each point.
 
     The distance is that from the point before the first one.
     """
 
     def step(carry, given):
-        distance, state = carry
-        gap, weight = given
-        distance, moved = distance + gap, _moved(gap, state)
-        return (distance, [moved[0] + weight, *moved[1:]]), (distance, moved)
+        distance, before = carry
+        gap, added = given
+        distance, moved = distance + gap, _moved(gap, before)
+        return (distance, [a + b for a, b in zip(moved, added, strict=True)]), (distance, moved)
 
     zero = sharding.zeros_keeping_sharding(gaps[0])
-    return lax.scan(step, (zero, [zero] * count), (gaps, v))
+    return lax.scan(step, (zero, [zero] * len(states)), (gaps, states))
 
 
 def _moved(gap: Array, state: Sequence[Array]) -> list[Array]:
@@ -79,25 +75,22 @@ def _moved(gap: Array, state: Sequence[Array]) -> list[Array]:
     decay = jnp.exp(-gap)
     powers = [decay * gap**k if k else decay for k in range(len(state))]
     return [
-        sum(
-            (math.comb(k, i) * powers[k - i] * state[i] for i in range(k)),
-            start=powers[0] * state[k],
-        )
+        sum((math.comb(k, i) * powers[k - i] * state[i] for i in range(k)), powers[0] * state[k])
         for k in range(len(state))
     ]
 
 
-def _in_blocks(x: Array, value: float, length: int, axis: int) -> Array:
+def _in_blocks(x: Array, value: float, axis: int) -> Array:
     """The axis as `[blocks, length]`, filled up with a value, and the length moved to the front."""
     n = x.shape[axis]
-    blocks = -(-n // length)
-    fill = [(0, blocks * length - n if i == axis else 0, 0) for i in range(x.ndim)]
+    fill = [(0, -n % _LENGTH if i == axis else 0, 0) for i in range(x.ndim)]
     x = lax.pad(x, jnp.asarray(value, x.dtype), fill)
-    x = x.reshape(*x.shape[:axis], blocks, length, *x.shape[axis + 1 :])
+    x = x.reshape(*x.shape[:axis], -(-n // _LENGTH), _LENGTH, *x.shape[axis + 1 :])
     return jnp.moveaxis(x, axis + 1, 0)
 
 
 def _out_of_blocks(x: Array, n: int, axis: int) -> Array:
     x = jnp.moveaxis(x, 0, axis + 1)
-    x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+    blocks = x.shape[axis] * _LENGTH
+    x = x.reshape(*x.shape[:axis], blocks, *x.shape[axis + 2 :])
     return lax.slice_in_dim(x, 0, n, axis=axis)
