@@ -1,6 +1,7 @@
 """The public surface: names and signatures, and the package as it is installed."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -187,18 +188,19 @@ def test_the_wheel_holds_the_package_alone_and_imports(tmp_path):
     assert "[1. 0.]" in run.stdout
 
 
-def test_import_costs_little_more_than_jax():
-    """In processor time, so that other processes do not count."""
+def test_import_costs_little_more_than_jax(tmp_path):
+    """In processor time, so that other processes do not count, and from bytecode, as pip leaves it."""
     code = (
         "import time, jax, jax.numpy; t = time.process_time(); "
         "import softmaxx; print(time.process_time() - t)"
     )
-    best = min(
-        float(
-            subprocess.run(
-                [sys.executable, "-c", code], check=True, capture_output=True, text=True
-            ).stdout
-        )
-        for _ in range(5)
-    )
-    assert best <= 0.3
+    environment = dict(os.environ, PYTHONPYCACHEPREFIX=str(tmp_path))
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def seconds():
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        return float(run.stdout)
+
+    seconds()  # compiles the bytecode
+    assert min(seconds() for _ in range(5)) <= 0.3

@@ -16,6 +16,8 @@ from registry import (
     scores_of,
 )
 
+import softmaxx as sx
+
 pytestmark = pytest.mark.unoptimized
 each = partial(pytest.mark.parametrize, "contract", SMOOTH, ids=repr)
 SCORES = scores_of((3, 6))
@@ -188,3 +190,39 @@ def test_empty_axis_is_an_error_and_empty_batch_is_not(contract):
     ):
         contract.apply(jnp.zeros((3, 0)))
     assert contract.apply(jnp.zeros((0, 3))).shape == ((0,) if reads(contract) else (0, 3))
+
+
+# In a loop
+
+
+@pytest.mark.parametrize("choice", [sx.softmax, sx.entmax, partial(sx.soft_top_k, k=2)])
+def test_second_derivatives_through_a_loop_whose_mask_moves(choice):
+    """Before 0.12 JAX drops the derivative rules from a loop when it takes a constant out of it.
+
+    Then the derivative of a gradient is wrong, unless the step is under `jax.checkpoint`.
+    """
+
+    def total(temperature, wrap):
+        def step(sum_, row):
+            scores, place = row
+            p = choice(scores, where=jnp.arange(6) <= place, temperature=temperature)
+            return sum_ + jnp.sin(p + 0.3 * jnp.arange(6.0)).sum(), None
+
+        return jax.lax.scan(wrap(step), 0.0, (SCORES, jnp.arange(3)))[0]
+
+    def second(loss):
+        tangent = partial(jax.jvp, loss)
+        return [
+            jax.grad(lambda t: tangent((t,), (1.0,))[1]),
+            jax.jacfwd(jax.grad(loss)),
+            jax.grad(jax.grad(loss)),
+        ]
+
+    ways = second(partial(total, wrap=jax.checkpoint))
+    plain = second(partial(total, wrap=lambda step: step))
+    ways += plain if jax.__version_info__ >= (0, 12) else plain[:1]
+    found = [float(jax.jit(way)(0.7)) for way in ways]
+    step = 1e-5
+    slope = jax.jit(jax.grad(partial(total, wrap=jax.checkpoint)))
+    expected = (slope(0.7 + step) - slope(0.7 - step)) / (2 * step)
+    np.testing.assert_allclose(found, float(expected), rtol=1e-7)

@@ -11,13 +11,13 @@ import pytest
 from derivatives import check_to_second_order
 from losses.entmax_rows import LABELS, WHERE, distributions, reference
 from registry import reference_choice, scores_of
+from slow import slow
 
 import softmaxx as sx
 
 pytestmark = pytest.mark.unoptimized
 ALPHAS = [1.0, 1.5, 2.0, 1.3]
 EPSILON = np.array([[0.1], [0.0], [1.0], [0.4]])
-slow = partial(pytest.param, marks=pytest.mark.slow)
 each_alpha = pytest.mark.parametrize("alpha", ALPHAS)
 
 

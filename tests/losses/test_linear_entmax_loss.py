@@ -1,7 +1,6 @@
 """The loss in blocks of classes: the loss of all scores with every option, and its derivatives."""
 
 import itertools
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import pytest
 from derivatives import check_to_second_order
 from losses.linear_reference import Inputs, choices, exact, inputs_of, moved_gradients, one_hot
 from registry import scores_of
+from slow import slow, slow_but
 
 import softmaxx as sx
 from softmaxx._src.losses.blocked_layer import block_length
@@ -19,7 +19,6 @@ from softmaxx._src.losses.blocked_layer import block_length
 pytestmark = pytest.mark.unoptimized
 
 ALPHAS = [1.0, 1.3, 1.5, 2.0]
-slow = partial(pytest.param, marks=pytest.mark.slow)
 CLASSES, BLOCK = 37, 16  # in three blocks, the last of which overlaps
 FEATURES, LABELS = np.asarray(scores_of((6, 5))), np.array([0, 3, -1, 36, 2, 17])
 TEMPERATURE = np.array([[0.5], [1.0], [2.0], [0.7], [1.0], [0.3]])
@@ -98,9 +97,7 @@ CASES = list(itertools.product([*ALPHAS, 1.25, 4 / 3, 3.0], SIZES))
 
 
 def each_case(*quick: tuple[float, tuple[int, int]]):
-    """All cases, the quick ones in the quick run."""
-    cases = [(case if case in quick else slow(*case)) for case in CASES]
-    return pytest.mark.parametrize(("alpha", "sizes"), cases)
+    return pytest.mark.parametrize(("alpha", "sizes"), slow_but(quick, CASES))
 
 
 @each_case((1.0, SIZES[0]), (1.3, SIZES[0]), (1.5, SIZES[1]), (2.0, SIZES[0]))

@@ -1,5 +1,6 @@
 """The loss in blocks of classes as users compile it: precision, memory, and sharded classes."""
 
+import itertools
 import re
 from functools import lru_cache, partial
 from typing import Any
@@ -12,10 +13,10 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from losses.linear_reference import choices, exact, inputs_of, one_hot
 from registry import scores_of
+from slow import slow, slow_but
 
 import softmaxx as sx
 
-slow = partial(pytest.param, marks=pytest.mark.slow)
 CLASSES = 5000
 FEATURES, WEIGHTS = (
     np.asarray(scores_of(shape, dtype=np.float32, seed=seed))
@@ -52,12 +53,10 @@ def expected_of(alpha, features=FEATURES, weights=WEIGHTS, temperature=1.0):
 
 @pytest.mark.parametrize(
     ("alpha", "scale"),
-    [
-        *((alpha, 1.0) for alpha in [1.0, 1.5, 2.0]),
-        (1.5, 0.01),
-        *(slow(alpha, 0.01) for alpha in [1.0, 2.0]),
-        *(slow(alpha, scale) for alpha in [1.25, 1.3] for scale in [1.0, 0.01]),
-    ],
+    slow_but(
+        [(1.0, 1.0), (1.5, 1.0), (2.0, 1.0), (1.5, 0.01)],
+        list(itertools.product([1.0, 1.5, 2.0, 1.25, 1.3], [1.0, 0.01])),
+    ),
 )
 def test_many_classes_in_float32(alpha, scale):
     """With small scores most classes have weight, more than the groups keep."""
@@ -190,17 +189,23 @@ def sharded_case(targets: str) -> tuple[list, list]:
 
 @pytest.mark.parametrize(
     ("kind", "alpha", "targets"),
-    [
-        (AxisType.Explicit, 1.0, "labels"),
-        (AxisType.Explicit, 1.0, "distributions"),
-        (AxisType.Explicit, 1.5, "teacher"),
-        (AxisType.Auto, 1.5, "labels"),
-        slow(AxisType.Explicit, 1.5, "labels"),
-        slow(AxisType.Explicit, 1.3, "labels"),
-        slow(AxisType.Explicit, 2.0, "distributions"),
-        slow(AxisType.Auto, 1.0, "distributions"),
-        slow(AxisType.Auto, 1.5, "teacher"),
-    ],
+    slow_but(
+        [
+            (AxisType.Explicit, 1.0, "labels"),
+            (AxisType.Explicit, 1.0, "distributions"),
+            (AxisType.Explicit, 1.5, "teacher"),
+            (AxisType.Auto, 1.5, "labels"),
+        ],
+        [
+            (kind, alpha, targets)
+            for kind in [AxisType.Auto, AxisType.Explicit]
+            for alpha, targets in [
+                *itertools.product([1.0, 1.5], ["labels", "teacher"]),
+                (1.3, "labels"),
+                *itertools.product([1.0, 2.0], ["distributions"]),
+            ]
+        ],
+    ),
 )
 def test_sharded_classes_and_rows_stay_where_they_are(kind, alpha, targets):
     mesh = jax.make_mesh((2, 4), ("b", "v"), axis_types=(kind, kind))

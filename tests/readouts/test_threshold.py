@@ -1,7 +1,5 @@
 """threshold: the τ of which the choice is φ((x − τ)/T), and its derivatives."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +7,11 @@ import pytest
 from derivatives import check_to_second_order
 from registry import reference_choice, scores_of
 from scipy.special import logsumexp
+from slow import slow
 
 import softmaxx as sx
 
 pytestmark = pytest.mark.unoptimized
-slow = partial(pytest.param, marks=pytest.mark.slow)
 ARRAYS = [jnp.asarray(alpha) for alpha in (1.0, 1.3, 1.8)]
 TEMPERATURES = np.array([[1.0], [0.3], [5.0], [1e-3]])
 

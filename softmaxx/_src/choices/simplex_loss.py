@@ -45,15 +45,17 @@ def of_labels(
     scores, peak = problem.scores, problem.solved.peak
     label = lax.expand_dims(labels, sorted(axes))
     is_counted = (label >= 0) & ~(peak == -jnp.inf)
-    losses = _of_labels(*problem, label, is_counted, power, axes)
+    below = _score_of(lax.stop_gradient(scores), label, peak, axes)
+    losses = _of_labels(*problem, below, label, is_counted, power, axes)
     classes = math.prod(scores.shape[axis] for axis in axes)
     return losses * jnp.where((label < classes) | ~is_counted, 1, jnp.nan), is_counted
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(6, 7))
-def _of_labels(scores, alpha, temperature, solved, label, is_counted, power, axes):
-    height = smoothed_max.above_peak(scores, alpha, temperature, solved, is_counted, power, axes)
-    return height - _score_of(scores, label, solved.peak, axes)
+@partial(jax.custom_jvp, nondiff_argnums=(7, 8))
+def _of_labels(scores, alpha, temperature, solved, below, label, is_counted, power, axes):
+    """F − x_y. `below` is x_y less the largest score."""
+    above = smoothed_max.above_peak(scores, alpha, temperature, solved, is_counted, power, axes)
+    return above - below
 
 
 @partial(_of_labels.defjvp, symbolic_zeros=True)
@@ -67,13 +69,13 @@ def _of_labels_jvp(power, axes, primals, tangents):
 # Neither p nor p − y is kept for the backward pass.
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _of_labels_linear(power, axes, primals, *tangents):
-    *given, label, is_counted = primals
+    *given, below, label, is_counted = primals
     given = Problem(*given)
     p = smoothed_max.counted_choice(given, is_counted, power, axes)
-    at_label = _is_labelled(given.scores, label, axes) & is_counted
     # Where p is almost 1, 1 − p is known better than p.
-    x, peak, threshold = given.solved
-    less = _residual(p, at_label, jnp.where(x == peak, -threshold.missing, p - 1))  # p' = (p − y)'
+    at_label = jnp.where(below == 0, -given.solved.threshold.missing, p - 1)
+    is_label = _is_labelled(given.scores, jnp.where(is_counted, label, -1), axes)
+    less = _residual(p, is_label, at_label)  # p' = (p − y)'
     return smoothed_max.height_tangent(less, p, given, tangents, power, axes)
 
 

@@ -98,12 +98,13 @@ def entmax_loss(
 
     Limits:
       A negative label is ignored: 0 and no gradient. A label ≥ n gives nan for its slice, a masked
-      target inf. A fully masked slice gives 0. Targets with another sum than 1 weigh their slice by
-      it. Targets of zeros are ignored. T = 0 is the perceptron's loss, max scores − scores_y. At
-      y = 0 the derivative in the targets is one-sided. For α = 1 it is infinite there, and its term
-      of the entropy is left out. With label smoothing the loss is still 0 at its optimum. At α = 1
-      it is cross-entropy less the entropy of the smoothed target. optax and PyTorch do not subtract
-      this constant, and count masked classes in n.
+      target inf. A fully masked slice gives 0. Targets y with the sum s ≠ 1 weigh their slice: the
+      loss is s·loss(y/s), and its gradient s·entmax(scores) − y. Targets of zeros are ignored.
+      T = 0 is the perceptron's loss, max scores − scores_y. At y = 0 the derivative in the targets
+      is one-sided. For α = 1 it is infinite there, and its term of the entropy is left out. With
+      label smoothing the loss is still 0 at its optimum. At α = 1 it is cross-entropy less the
+      entropy of the smoothed target. optax and PyTorch do not subtract this constant, and count
+      masked classes in n.
 
     Raises:
       TypeError: scores or targets are not real numbers, targets in the scores' shape are integers,
