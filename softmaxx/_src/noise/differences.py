@@ -1,7 +1,9 @@
 """Distribution functions of the difference of two independent draws of a noise."""
 
+import math
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
 from softmaxx._src.core import elementary
@@ -28,6 +30,19 @@ class ExponentialTail:
         """The coefficients of Q."""
         slopes = [k * c for k, c in enumerate(self.coefficients)][1:]
         return tuple(c - s for c, s in zip(self.coefficients, [*slopes, 0.0], strict=True))
+
+
+@jax.custom_jvp
+def normal_difference(t: Array) -> Array:
+    """Φ(t/√2): that of two normal variables."""
+    return jax.scipy.special.ndtr(t * math.sqrt(0.5))
+
+
+@normal_difference.defjvp
+def _normal_difference_jvp(primals, tangents):
+    # JAX derives both branches of Φ, and in version 0.12 fails to inside of `shard_map`.
+    (t,), (dt,) = primals, tangents
+    return normal_difference(t), dt * jnp.exp(-t * t / 4) * (math.sqrt(1 / math.pi) / 2)
 
 
 def logistic_difference(t: Array) -> Array:

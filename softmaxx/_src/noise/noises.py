@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from softmaxx._src.core.types import Array
-from softmaxx._src.noise.differences import ExponentialTail, logistic_difference
+from softmaxx._src.noise.differences import ExponentialTail, logistic_difference, normal_difference
 from softmaxx._src.noise.normal_quantile import normal_quantile
 
 
@@ -123,7 +123,7 @@ def _exponential_score(z: Array) -> Array:
 normal = Noise(
     quantile=normal_quantile,
     score=lambda z: z,
-    difference=lambda t: jax.scipy.special.ndtr(t / jnp.sqrt(2).astype(t.dtype)),
+    difference=normal_difference,
 )
 gumbel = Noise(
     quantile=_gumbel_quantile,

@@ -23,8 +23,9 @@ def ranks_by_pairs(
 ) -> Array:
     """½ + Σ_j D((x_i − x_j)/σ). Where `sharp`, σ counts as 0; masked entries get any number."""
     largest = float(jnp.finfo(x.dtype).max)
-    x = jnp.clip(x if where is None else jnp.where(where, x, 0), -largest, largest)
-    shared = (x, sigma, sharp, where)
+    # Differences of halves do not overflow.
+    x = jnp.clip(x if where is None else jnp.where(where, x, 0), -largest, largest) / 2
+    shared = (x, sigma / 2, sharp, where)
     n = x.shape[axis]
     if n <= _AT_ONCE:
         return _ranks_of(below, axis, x, *shared)
@@ -32,7 +33,8 @@ def ranks_by_pairs(
     ranks_of = jax.checkpoint(
         lambda own, *shared: _ranks_of(below, axis, own, *shared), prevent_cse=False
     )
-    length = max(1, min(n, _PAIRS // max(1, x.size)))
+    count = -(-n // max(1, _PAIRS // max(1, x.size)))
+    length = -(-n // count)
     fill = [(0, -n % length if i == axis else 0, 0) for i in range(x.ndim)]
     blocks = lax.pad(x, jnp.zeros((), x.dtype), fill)
     blocks = blocks.reshape(*x.shape[:axis], -1, length, *x.shape[axis + 1 :])
@@ -50,16 +52,15 @@ def _ranks_of(
     sharp: Array,
     where: Array | None,
 ) -> Array:
-    """The ranks that these scores have among all."""
+    """The ranks that these scores have among all. Scores and σ are halved."""
     own, x, sigma, sharp = (
         jnp.expand_dims(one, at)
         for one, at in ((own, axis + 1), (x, axis), (sigma, axis), (sharp, axis))
     )
-    # Halves do not overflow.
-    half = own / 2 - x / 2
-    far = sharp | (abs(half) / _FAR > sigma / 2)
-    scaled = jnp.where(far, 0, half) / jnp.where(sharp, 1, sigma / 2)
-    counted = below(jnp.where(far, _FAR * jnp.sign(half), scaled))
+    difference = own - x
+    far = sharp | (abs(difference) > _FAR * sigma)
+    scaled = jnp.where(far, 0, difference) / jnp.where(sharp, 1, sigma)
+    counted = below(jnp.where(far, _FAR * jnp.sign(difference), scaled))
     if where is not None:
         counted = jnp.where(jnp.expand_dims(where, axis), counted, 0)
     # The sum has D(0) = ½ of each entry with itself. So ½ is added instead of 1.
