@@ -66,12 +66,14 @@ def _sorted(axis: int, x: Array, sigma: Array, sharp: Array, where: Array | None
     )
     # Halves do not overflow. The difference is divided, not the scores: they may be far from 0.
     gap = z / 2 - before / 2
-    far = (z != before) & (sharp | (gap / FAR >= sigma / 2) | (gap == jnp.inf))
+    tied = z == before
+    far = ~tied & (sharp | (gap / FAR >= sigma / 2) | (gap == jnp.inf))
     index = lax.broadcasted_iota(int, x.shape, axis)
     count = x.shape[axis] if where is None else where.sum(axis, keepdims=True, dtype=int)
     far = far | (index == 0) | (index >= count)
     unit = jnp.where(sharp, 1, sigma)
-    gap = jnp.where(far | (z == before), 0, gap) / (unit / 2)
+    # Equal scores may move apart, unless they are infinite.
+    gap = jnp.where(far | (tied & jnp.isinf(z)), 0, gap) / (unit / 2)
     return _Sorted(order, jnp.where(far, FAR, gap), unit)
 
 
