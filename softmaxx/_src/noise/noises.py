@@ -23,10 +23,9 @@ class Noise(NamedTuple):
     r"""A noise of density q(z) ∝ exp(−ν(z)), independent in every entry: quantiles and ν'.
 
     Six are ready. `normal`, `gumbel`, `logistic` and `laplace` have location 0 and scale 1. Their
-    standard deviations are 1, π/√6, π/√3 and √2. `log_normal` multiplies the scores by
-    exp(σZ − σ²/2) with a normal Z. The perturbed scores keep their sign, and their
-    mean is θ. `exponential` is for `expected_ranking`: Z ≥ 0 with density e⁻ᶻ, of mean 1 and
-    standard deviation 1.
+    standard deviations are 1, π/√6, π/√3 and √2. `exponential` has the density e⁻ᶻ on z ≥ 0. Its
+    mean and its standard deviation are 1. `log_normal` multiplies the scores by exp(σZ − σ²/2) with
+    a normal Z. The perturbed scores keep their sign, and their mean is θ.
 
     Attributes:
       quantile: (u, v) → the inverse of the distribution function at u, elementwise. The sampler of
@@ -44,13 +43,13 @@ class Noise(NamedTuple):
     Limits:
       Both tails of the ready noises are right to probabilities of 2⁻⁶⁰. That is from −3.7 to 41.5
       for `gumbel`, up to 41.5 for `exponential`, and up to ±41.5 for `logistic`, ±40.8 for
-      `laplace`, ±8.7 for `normal` and the Z of `log_normal`. A quantile that takes its upper tail from u instead of v ends it at 2⁻²⁴, in
-      float64 at 2⁻⁵³.
+      `laplace`, ±8.7 for `normal` and the Z of `log_normal`. A quantile that takes its upper tail
+      from u instead of v ends it at 2⁻²⁴, in float64 at 2⁻⁵³.
 
-      The density must be positive and continuous on the whole line. A density that ends somewhere
-      gives a wrong first derivative, a density with a kink a wrong second one. So `laplace` refuses
-      second derivatives with a TypeError. `exponential` ends at 0, and its `score` raises one.
-      `expected_ranking` and `implicit_mle` take it, since they need no score.
+      For derivatives of `perturbed` the density must be positive and continuous on the whole line.
+      A density that ends somewhere gives a wrong first derivative, a density with a kink a wrong
+      second one. So `laplace` refuses second derivatives with a TypeError. `exponential` ends at 0
+      and refuses first ones too. `expected_ranking` has them, and `implicit_mle` needs no score.
 
     Raises:
       TypeError: from `perturbed`, for something else than functions, or a `quantile` that does not
