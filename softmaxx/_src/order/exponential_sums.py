@@ -49,7 +49,9 @@ def _sums_before(gaps: Array, states: list[Array], axis: int) -> list[Array]:
         return [jnp.moveaxis(one, 0, axis) for one in _recur(rows[0], rows[1:])[1][1]]
     rows = [_in_blocks(gaps, FAR, axis), *(_in_blocks(one, 0, axis) for one in states)]
     (span, ends), (distance, inside) = _recur(rows[0], rows[1:])
-    entering = [one[None] for one in _sums_before(span, ends, axis)]
+    leaving = [a + b for a, b in zip(_sums_before(span, ends, axis), ends, strict=True)]
+    shift = [(1, -1, 0) if i == axis else (0, 0, 0) for i in range(span.ndim)]
+    entering = [lax.pad(one, jnp.zeros((), one.dtype), shift)[None] for one in leaving]
     sums = [a + b for a, b in zip(inside, _moved(distance, entering), strict=True)]
     return [_out_of_blocks(one, n, axis) for one in sums]
 
