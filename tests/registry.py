@@ -188,13 +188,14 @@ class Entry(NamedTuple):
     name: str
     kind: str  # choice, oracle, readout, moment, loss, estimator, smoothing
     apply: Callable
-    where: bool = False  # masks; −inf is a masked entry then
+    where: bool = False  # masks; −inf is a masked entry then, but for `ends`
     temperature: bool = False
     axis: str = ""  # "int"; "joint": also a tuple, whose entries are one slice
     modes: str = "both"  # or "reverse": forward mode is refused; "zero": a derivative of 0
     random: bool = False  # noise of its own for each entry of a batch
     instance: bool = False  # of one slice, mapped over a batch by `jax.vmap`
     nothing: float = 0.0  # for an entry that is masked, and a slice that is masked throughout
+    ends: bool = False  # −inf is the least score, and no masked entry
     nan: bool = True  # a slice with nan is nan throughout
     rounded_once: bool = True  # half precision; not by functions that the user writes
     sharded: bool = False  # over any axes
@@ -255,6 +256,7 @@ def _first(rows: np.ndarray) -> np.ndarray:
 
 _ALL = {"where": True, "temperature": True, "axis": "joint"}
 _DRAWN = {**_ALL, "random": True, "sharded": True}
+_ORDER = {"where": True, "temperature": True, "axis": "int", "ends": True}
 _ALONE = {"instance": True, "modes": "reverse"}
 _NOISY = sx.perturbed(sx.one_hot_argmax, num_samples=4, sigma=0.5)
 _QUADRATIC = sx.regularized(sx.sparsemax, lambda p: (p * p).sum() / 2)
@@ -291,8 +293,12 @@ OTHERS = [
     Entry("best_grid_path", "oracle", _on_a_grid(sx.best_grid_path), modes="zero"),
     Entry("row_oracle", "oracle", sx.row_oracle(sx.one_hot_argmax), modes="zero", instance=True),
     Entry("host_oracle", "oracle", sx.host_oracle(_first), modes="zero", instance=True, nan=False),
+    Entry("expected_ranking", "choice", _of_width(sx.expected_ranking), **_ORDER),
     Entry(
-        "expected_ranking", "oracle", _of_width(sx.expected_ranking), temperature=True, axis="int"
+        "expected_ranking-exponential",
+        "choice",
+        _of_width(sx.expected_ranking, noise=sx.exponential),
+        **_ORDER,
     ),
     # Readouts and moments
     Entry(

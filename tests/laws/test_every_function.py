@@ -26,7 +26,8 @@ def each(keep=lambda entry: True):
 def rows(entry) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Scores, where and temperature: as "held", with junk behind the mask and a nan, and "clean".
 
-    The clean version has no mask, but −inf in the place of masked entries.
+    The clean version has no mask, but −inf in the place of masked entries. Where −inf is a score it
+    has the mask, and no junk behind it.
     """
     random = np.random.RandomState(0)
     scores, where = random.randn(R, N), np.ones((R, N), bool)
@@ -43,7 +44,9 @@ def rows(entry) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         temperature[[COLD, NEGATIVE, R - 1], 0] = [0.0, -1.0, 2.0]
     return {
         "held": (held, where, temperature),
-        "clean": (np.where(where, scores, -INF), np.ones((R, N), bool), temperature),
+        "clean": (scores, where, temperature)
+        if entry.ends
+        else (np.where(where, scores, -INF), np.ones((R, N), bool), temperature),
     }
 
 

@@ -46,12 +46,11 @@ def expected_ranking(
       entries that are left.
 
     Limits:
-      Ties share their ranks evenly, at σ = 0 too. There the derivative is 0. A σ below 5e-13, in
-      float64 1e-102, counts as 0. A slice with nan is nan. A traced σ < 0 gives nan. Second
-      derivatives are right for the ready noises, but for `exponential` at ties: there they jump,
-      and are those of one side. Third ones of `laplace` are so too. `exponential` and `laplace`
-      need an axis that is not sharded: to sort, JAX gathers it. On an explicit mesh every noise
-      refuses an axis that is sharded.
+      Ties share their ranks evenly, at σ = 0 too. There the derivative is 0. A σ below 5e-13 counts
+      as 0, in float64 one below 6e-103. A slice with nan is nan. A traced σ < 0 gives nan. Second
+      derivatives are right, but under `exponential` they jump at ties, and are those of one side.
+      A batch may be sharded. To sort for `exponential` and `laplace`, JAX gathers an axis that is
+      sharded. On an explicit mesh a sharded axis is refused for every noise.
 
     Raises:
       TypeError: scores are not real numbers; `where` is no array of booleans; the noise does not
