@@ -22,10 +22,11 @@ def ranks_by_pairs(
     where: Array | None,
 ) -> Array:
     """½ + Σ_j D((x_i − x_j)/σ). Where `sharp`, σ counts as 0; masked entries get any number."""
-    largest = float(jnp.finfo(x.dtype).max)
-    # Differences of halves do not overflow.
-    x = jnp.clip(x if where is None else jnp.where(where, x, 0), -largest, largest) / 2
-    shared = (x, sigma / 2, sharp, where)
+    # Differences of eighths do not overflow, nor underflows 8/σ, by which XLA may multiply. Those to
+    # infinite scores are beyond any limit.
+    x, unit = (x if where is None else jnp.where(where, x, 0)) / 8, sigma / 8
+    limit = jnp.minimum(_FAR * unit, float(jnp.finfo(x.dtype).max))
+    shared = (x, jnp.where(sharp, 1, unit), jnp.where(sharp, -1, limit), where)
     n = x.shape[axis]
     if n <= _AT_ONCE:
         return _ranks_of(below, axis, x, *shared)
@@ -48,19 +49,19 @@ def _ranks_of(
     axis: int,
     own: Array,
     x: Array,
-    sigma: Array,
-    sharp: Array,
+    unit: Array,
+    limit: Array,
     where: Array | None,
 ) -> Array:
-    """The ranks that these scores have among all. Scores and σ are halved."""
-    own, x, sigma, sharp = (
+    """The ranks that these scores have among all. Beyond the limit D is 0 or 1, or ½ at ties."""
+    own, x, unit, limit = (
         jnp.expand_dims(one, at)
-        for one, at in ((own, axis + 1), (x, axis), (sigma, axis), (sharp, axis))
+        for one, at in ((own, axis + 1), (x, axis), (unit, axis), (limit, axis))
     )
     difference = own - x
-    far = sharp | (abs(difference) > _FAR * sigma)
-    scaled = jnp.where(far, 0, difference) / jnp.where(sharp, 1, sigma)
-    counted = below(jnp.where(far, _FAR * jnp.sign(difference), scaled))
+    near = abs(difference) <= limit
+    side = jnp.where(own > x, _FAR, jnp.where(own < x, -_FAR, 0.0)).astype(x.dtype)
+    counted = below(jnp.where(near, jnp.where(near, difference, 0) / unit, side))
     if where is not None:
         counted = jnp.where(jnp.expand_dims(where, axis), counted, 0)
     # The sum has D(0) = ½ of each entry with itself. So ½ is added instead of 1.

@@ -64,16 +64,17 @@ def _sorted(axis: int, x: Array, sigma: Array, sharp: Array, where: Array | None
     before = jnp.concatenate(
         [lax.slice_in_dim(z, 0, 1, axis=axis), lax.slice_in_dim(z, 0, -1, axis=axis)], axis
     )
-    # Halves do not overflow. The difference is divided, not the scores: they may be far from 0.
-    gap = z / 2 - before / 2
+    # Eighths do not overflow, nor underflows 8/σ, by which XLA may multiply. The difference is
+    # divided, not the scores: they may be far from 0.
+    gap = z / 8 - before / 8
     tied = z == before
-    far = ~tied & (sharp | (gap / FAR >= sigma / 2) | (gap == jnp.inf))
+    far = ~tied & (sharp | (gap / FAR >= sigma / 8) | (gap == jnp.inf))
     index = lax.broadcasted_iota(int, x.shape, axis)
     count = x.shape[axis] if where is None else where.sum(axis, keepdims=True, dtype=int)
     far = far | (index == 0) | (index >= count)
     unit = jnp.where(sharp, 1, sigma)
     # Equal scores may move apart, unless they are infinite.
-    gap = jnp.where(far | (tied & jnp.isinf(z)), 0, gap) / (unit / 2)
+    gap = jnp.where(far | (tied & jnp.isinf(z)), 0, gap) / (unit / 8)
     return _Sorted(order, jnp.where(far, FAR, gap), unit)
 
 
