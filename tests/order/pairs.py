@@ -1,6 +1,7 @@
 """Mean ranks and their derivatives in float64 NumPy, by comparing with all other scores."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -23,9 +24,10 @@ def _laplace_density(t: np.ndarray) -> np.ndarray:
     return (1 + abs(t)) * np.exp(-abs(t)) / 4
 
 
-_normal = stats.norm(scale=np.sqrt(2))
 DIFFERENCES = {
-    "normal": Difference(_normal.cdf, _normal.pdf),
+    "normal": Difference(
+        partial(stats.norm.cdf, scale=np.sqrt(2)), partial(stats.norm.pdf, scale=np.sqrt(2))
+    ),
     "gumbel": Difference(stats.logistic.cdf, stats.logistic.pdf),
     "exponential": Difference(stats.laplace.cdf, stats.laplace.pdf),
     "laplace": Difference(_laplace_below, _laplace_density),
