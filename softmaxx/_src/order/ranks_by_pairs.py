@@ -22,8 +22,8 @@ def ranks_by_pairs(
     where: Array | None,
 ) -> Array:
     """½ + Σ_j D((x_i − x_j)/σ). Where `sharp`, σ counts as 0; masked entries get any number."""
-    # Differences of eighths do not overflow, nor underflows 8/σ, by which XLA may multiply. Infinite
-    # scores are beyond any limit.
+    # Differences of eighths do not overflow, nor does 8/σ underflow, a factor that XLA may take.
+    # Infinite scores are beyond any limit.
     x, unit = (x if where is None else jnp.where(where, x, 0)) / 8, sigma / 8
     limit = jnp.minimum(_FAR * unit, float(jnp.finfo(x.dtype).max))
     shared = (x, jnp.where(sharp, 1, unit), jnp.where(sharp, -1, limit), where)

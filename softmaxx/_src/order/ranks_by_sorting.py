@@ -64,7 +64,7 @@ def _sorted(axis: int, x: Array, sigma: Array, sharp: Array, where: Array | None
     before = jnp.concatenate(
         [lax.slice_in_dim(z, 0, 1, axis=axis), lax.slice_in_dim(z, 0, -1, axis=axis)], axis
     )
-    # Eighths do not overflow, nor underflows 8/σ, by which XLA may multiply. The difference is
+    # Eighths do not overflow, nor does 8/σ underflow, a factor that XLA may take. The difference is
     # divided, not the scores: they may be far from 0.
     gap = z / 8 - before / 8
     tied = z == before
