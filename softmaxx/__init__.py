@@ -28,6 +28,7 @@ Readouts: scores or weights [n] → a number [], in the units of the axis.
   pixel_positions, unit_positions     the units of the axis: `positions=` of a readout
   entropy, support_size               how sure the weights are, and how many are not 0
   threshold                           the score from which on entries have weight
+  soft_quantile                       the median and other quantiles, without sorting
 
 Smoothings: make a pair `SmoothMax(argmax, value)`: the soft answer [n] and the smoothed max [].
   entropic, euclidean, tsallis        of a simplex, by an entropy: along an axis
@@ -79,6 +80,7 @@ from softmaxx._src.readouts.positions import pixel_positions, unit_positions
 from softmaxx._src.readouts.entropy import entropy
 from softmaxx._src.readouts.support_size import support_size
 from softmaxx._src.readouts.threshold import threshold
+from softmaxx._src.order.soft_quantile import soft_quantile
 
 from softmaxx._src.core.types import SmoothMax
 from softmaxx._src.smoothings.tsallis import entropic, euclidean, tsallis
@@ -150,6 +152,7 @@ __all__ = [
     "entropy",
     "support_size",
     "threshold",
+    "soft_quantile",
     # smoothings: the pair of a soft answer and a smoothed max
     "SmoothMax",
     "entropic",

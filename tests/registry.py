@@ -196,6 +196,7 @@ class Entry(NamedTuple):
     instance: bool = False  # of one slice, mapped over a batch by `jax.vmap`
     nothing: float = 0.0  # for an entry that is masked, and a slice that is masked throughout
     ends: bool = False  # −inf is the least score, and no masked entry
+    places: bool = False  # the result has an entry for each place, not for each score
     nan: bool = True  # a slice with nan is nan throughout
     rounded_once: bool = True  # half precision; not by functions that the user writes
     sharded: bool = False  # over any axes
@@ -349,6 +350,14 @@ OTHERS = [
         rounded_once=False,
     ),
     Entry("threshold", "readout", sx.threshold, **_ALL, nothing=-np.inf),
+    Entry(
+        "soft_quantile",
+        "readout",
+        partial(sx.soft_quantile, q=0.7),
+        **_ALL,
+        ends=True,
+        sharded=True,
+    ),
     # Losses
     Entry("entmax_loss", "loss", _labelled(sx.entmax_loss), **_ALL),
     Entry("sparsemax_loss", "loss", _labelled(sx.sparsemax_loss), **_ALL),

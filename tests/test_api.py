@@ -120,6 +120,7 @@ def test_the_signatures_are_those_of_the_contract():
         "host_oracle": {"workers": 1},
         "ranking": {"axis": -1},
         "expected_ranking": {"sigma": 1.0, "noise": sx.normal, "axis": -1, "where": None},
+        "soft_quantile": {"q": empty, **choice},
         "best_grid_path": {},
         "fenchel_young_loss": {},
         "spo_plus_loss": {},
@@ -189,7 +190,7 @@ def test_the_wheel_holds_the_package_alone_and_imports(tmp_path):
 
 
 def test_import_costs_little_more_than_jax(tmp_path):
-    """In processor time, so that other processes do not count, and from bytecode, as pip leaves it."""
+    """In processor time, so that other processes do not count, and from bytecode, as pip has it."""
     code = (
         "import time, jax, jax.numpy; t = time.process_time(); "
         "import softmaxx; print(time.process_time() - t)"

@@ -1,4 +1,4 @@
-"""Sums of several arrays in one pass over them, without moving a shard between devices.
+"""Sums, least and largest entries of several arrays in one pass, without moving a shard.
 
 Only a variadic reduction reads several arrays in one pass. Over a sharded axis it makes the
 compiler gather that axis; a plain sum does not. So an axis is cut into `[shards, block, rest]`:
@@ -6,8 +6,10 @@ the variadic reduction runs inside of the blocks, which lie on one device, and p
 rest.
 """
 
-from collections.abc import Sequence
-from functools import reduce
+import math
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +25,28 @@ _WHOLE_OF_MANY = 32  # shorter slices are summed fastest without blocks
 _WHOLE = 129 if jax.__version_info__ >= (0, 12) else 32  # the same for up to three arrays
 
 
+class Fold(NamedTuple):
+    """A reduction."""
+
+    two: Callable[[Array, Array], Array]
+    start: float
+    over: Callable[..., Array]
+
+
+SUM = Fold(jnp.add, 0, jnp.sum)
+LEAST = Fold(jnp.minimum, math.inf, jnp.min)
+LARGEST = Fold(jnp.maximum, -math.inf, jnp.max)
+
+
 def sums(values: Sequence[Array], axes: tuple[int, ...], block: int = BLOCK) -> list[Array]:
     """The sum of each array over the axes, which are kept with length 1."""
+    return folds(values, (SUM,) * len(values), axes, block)
+
+
+def folds(
+    values: Sequence[Array], kinds: Sequence[Fold], axes: tuple[int, ...], block: int = BLOCK
+) -> list[Array]:
+    """Each array reduced over the axes, which are kept with length 1, by a fold of its own."""
     axis = longest_axis(values[0], axes)
     whole = _WHOLE_OF_MANY if len(values) > 3 else _WHOLE
     short = values[0].shape[axis] < whole and sharding.shard_count(values[0], axis) == 1
@@ -33,30 +55,34 @@ def sums(values: Sequence[Array], axes: tuple[int, ...], block: int = BLOCK) -> 
     totals = []
     for piece in pieces:
         is_cut = piece[0].ndim > values[0].ndim
-        parts = _sums_of_blocks(piece, axis) if is_cut else piece
-        totals.append([part.sum(axes, keepdims=True) for part in parts])
-    return [reduce(jnp.add, parts) for parts in zip(*totals, strict=True)]
+        parts = _folds_of_blocks(piece, kinds, axis) if is_cut else piece
+        totals.append(
+            [kind.over(part, axes, keepdims=True) for kind, part in zip(kinds, parts, strict=True)]
+        )
+    return [reduce(kind.two, parts) for kind, *parts in zip(kinds, *totals, strict=True)]
 
 
-def _sums_of_blocks(values: tuple[Array, ...], axis: int) -> list[Array]:
-    """The sum of each array `[shards, block, rest]` over block and rest.
+def _folds_of_blocks(values: tuple[Array, ...], kinds: Sequence[Fold], axis: int) -> list[Array]:
+    """Each array `[shards, block, rest]` reduced over block and rest.
 
     On several devices XLA adds long plain sums one by one, and that is inexact. So there the rest
     is cut into blocks again.
     """
     shards, block = values[0].shape[axis : axis + 2]
-    zeros = (jnp.zeros((), values[0].dtype),) * len(values)
+    starts = tuple(
+        jnp.asarray(kind.start, value.dtype) for kind, value in zip(kinds, values, strict=True)
+    )
     while block > 1:
-        values = lax.reduce(values, zeros, _add_all, (axis + 1,))
+        values = lax.reduce(values, starts, partial(_two, kinds), (axis + 1,))
         rest = values[0].shape[axis + 1]
         block = largest_divisor(rest, BLOCK) if shards > 1 else 1
         cut = (*values[0].shape[: axis + 1], block, rest // block, *values[0].shape[axis + 2 :])
         values = tuple(value.reshape(cut) for value in values) if block > 1 else values
-    return [value.sum(axis + 1) for value in values]
+    return [kind.over(value, axis + 1) for kind, value in zip(kinds, values, strict=True)]
 
 
-def _add_all(a: Sequence[Array], b: Sequence[Array]) -> tuple[Array, ...]:
-    return tuple(x + y for x, y in zip(a, b, strict=True))
+def _two(kinds: Sequence[Fold], a: Sequence[Array], b: Sequence[Array]) -> tuple[Array, ...]:
+    return tuple(kind.two(x, y) for kind, x, y in zip(kinds, a, b, strict=True))
 
 
 def longest_axis(x: Array, axes: tuple[int, ...]) -> int:

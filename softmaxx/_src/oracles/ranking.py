@@ -8,7 +8,7 @@ from jax import lax
 
 from softmaxx._src.core import checks, sharding
 from softmaxx._src.core.types import Array, ArrayLike
-from softmaxx._src.oracles import vertices
+from softmaxx._src.oracles import selection
 
 _PAIRWISE = 64  # up to so many entries comparing all pairs is faster than sorting
 
@@ -69,7 +69,7 @@ def _by_sorting(x: Array, axis: int) -> Array:
     Integers are sorted faster than floats. The order is inverted by a scatter, since some versions
     of XLA compile the argsort of an order wrongly on a GPU in x64 mode.
     """
-    order = jnp.argsort(~vertices.bit_order(x), axis, stable=True)
+    order = jnp.argsort(~selection.bit_order(x), axis, stable=True)
     ranks = x.shape[axis] - lax.broadcasted_iota(order.dtype, x.shape, axis) + 0 * order
     others = tuple(other for other in range(x.ndim) if other != axis)
     along = lax.ScatterDimensionNumbers((), (axis,), (axis,), others, others)

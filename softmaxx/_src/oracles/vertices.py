@@ -1,7 +1,5 @@
 """The vertices of the simplex and the capped simplex: one-hot vectors, masks of the k largest."""
 
-import math
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -10,6 +8,7 @@ from jax import lax
 
 from softmaxx._src.core import checks, dtypes, indices, masks, sharding
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
+from softmaxx._src.oracles import selection
 
 
 def one_hot_argmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None) -> Array:
@@ -106,16 +105,19 @@ def top_k_mask(
 
 @partial(jax.jit, static_argnames="axes")
 def _top_k_mask(scores: Array, where: Array | None, k: Number, axes: tuple[int, ...]) -> Array:
-    # Two bisections on counts: for the k-th largest score in the order of its bits, then for the
-    # last index of its ties to take. Plain sums keep the sharding, and take several axes at once.
-    x = sharding.computed_once(lax.stop_gradient(masks.masked(scores, where)))
+    # Two searches by counting: for the k-th largest score, and for the last index of its ties to
+    # take. Plain sums keep the sharding, and take several axes at once.
+    scores = masks.masked(scores, where)
+    x = sharding.computed_once(lax.stop_gradient(dtypes.working(scores)))
     k = _whole_number(k, x)
-    order, entries = bit_order(x), x > -jnp.inf
-    cut = _kth_largest(order, entries, k, axes)
-    above, tied = entries & (order > cut), entries & (order == cut)
-    first = _first_entries(tied, k - _count(above, axes), axes)
-    chosen = (above | first) & (k > 0)
-    return jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, chosen.astype(x.dtype))
+    ends = x.min(axes, keepdims=True), x.max(axes, keepdims=True)
+    cut, _ = selection.kth_largest(x, k, ends, axes)
+    above, tied = x > cut, (x == cut) & (x > -jnp.inf)
+    missing = k - above.sum(axes, keepdims=True, dtype=int)
+    index = indices.row_major_index(x, axes)
+    chosen = (above | selection.first_entries(tied, index, missing, axes)) & (k > 0)
+    chosen = jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, chosen.astype(x.dtype))
+    return chosen.astype(scores.dtype)
 
 
 def _whole_number(k: Number, x: Array) -> Array:
@@ -124,46 +126,3 @@ def _whole_number(k: Number, x: Array) -> Array:
     if jnp.issubdtype(k.dtype, jnp.floating):
         k = jnp.round(dtypes.in_dtype_and_rank_of(k, x))
     return lax.expand_dims(k.astype(int), range(x.ndim - k.ndim))
-
-
-def bit_order(x: Array) -> Array:
-    """Integers in the order of the numbers. −0 counts as 0, and nan anywhere.
-
-    The bits of a positive float count up with it, those of a negative float count down.
-    """
-    x = jnp.where(x == 0, 0, x).astype(dtypes.working_dtype(x.dtype))  # -0 is 0
-    bits = lax.bitcast_convert_type(x, jnp.int32 if x.dtype == jnp.float32 else jnp.int64)
-    return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
-
-
-def _kth_largest(order: Array, entries: Array, k: Array, axes: tuple[int, ...]) -> Array:
-    """The k-th largest of the entries of each slice."""
-    kind = jnp.iinfo(order.dtype)
-    smallest = sharding.full_keeping_sharding(kind.min, order.max(axes, keepdims=True))
-    return _largest(lambda cut: _count(entries & (order >= cut), axes) >= k, smallest, kind.bits)
-
-
-def _first_entries(flags: Array, count: Array, axes: tuple[int, ...]) -> Array:
-    """As many of the flags as `count`, the first in row-major order of the axes."""
-    index = indices.row_major_index(flags, axes)
-    start = sharding.full_keeping_sharding(0, count)
-    bits = math.prod(flags.shape[axis] for axis in axes).bit_length()
-    end = _largest(lambda end: _count(flags & (index < end), axes) <= count, start, bits)
-    return flags & (index < end)
-
-
-def _count(flags: Array, axes: tuple[int, ...]) -> Array:
-    return flags.sum(axes, keepdims=True, dtype=int)
-
-
-def _largest(holds: Callable[[Array], Array], start: Array, bits: int) -> Array:
-    """The largest integer from `start` on that `holds`, found bit by bit.
-
-    All integers up to there hold, and none beyond.
-    """
-
-    def body(i, at):
-        raised = at + lax.shift_left(jnp.ones_like(at), (bits - 1 - i).astype(at.dtype))
-        return jnp.where(holds(raised), raised, at)
-
-    return lax.fori_loop(0, bits, body, start)

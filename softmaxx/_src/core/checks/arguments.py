@@ -174,6 +174,14 @@ def _index_that_broadcasts(argument: str, given: tuple[int, ...], shape: tuple[i
     return ""
 
 
+def number_or_list(function: str, argument: str, value: Number) -> None:
+    """The value is a number or a 1-D array."""
+    if jnp.ndim(value) > 1:
+        raise ValueError(
+            f"{function}: {argument} has shape {jnp.shape(value)}; pass a number or a 1-D array."
+        )
+
+
 def at_least(function: str, argument: str, value: Number, least: float) -> None:
     """No entry is below `least`."""
     if not known(value):
