@@ -55,7 +55,7 @@ Losses: scores and targets → a number for each choice.
                                       train heatmaps; the last draws the target
 
 Noises and samplers: what `perturbed` and its relatives draw, and how.
-  normal, gumbel, logistic, laplace, log_normal, sum_of_gamma, Noise
+  normal, gumbel, logistic, laplace, exponential, log_normal, sum_of_gamma, Noise
   independent, antithetic, latin_hypercube, sobol, Sampler
 """
 # ruff: noqa: I001, RUF022  (imports and names stand in the order of the map)
@@ -111,7 +111,15 @@ from softmaxx._src.losses.divergences import js_divergence, kl_divergence
 from softmaxx._src.losses.heatmap_losses import js_to_gaussian, kl_to_gaussian, variance_loss
 from softmaxx._src.losses.gaussian_heatmap import gaussian_heatmap
 
-from softmaxx._src.noise.noises import Noise, gumbel, laplace, log_normal, logistic, normal
+from softmaxx._src.noise.noises import (
+    Noise,
+    exponential,
+    gumbel,
+    laplace,
+    log_normal,
+    logistic,
+    normal,
+)
 from softmaxx._src.noise.samplers import Sampler, antithetic, independent, latin_hypercube, sobol
 from softmaxx._src.noise.sum_of_gamma import sum_of_gamma
 
@@ -191,6 +199,7 @@ __all__ = [
     "gumbel",
     "logistic",
     "laplace",
+    "exponential",
     "log_normal",
     "sum_of_gamma",
     "Noise",

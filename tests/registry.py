@@ -294,8 +294,12 @@ OTHERS = [
     Entry("best_grid_path", "oracle", _on_a_grid(sx.best_grid_path), modes="zero"),
     Entry("row_oracle", "oracle", sx.row_oracle(sx.one_hot_argmax), modes="zero", instance=True),
     Entry("host_oracle", "oracle", sx.host_oracle(_first), modes="zero", instance=True, nan=False),
+    Entry("expected_ranking", "choice", _of_width(sx.expected_ranking), **_ORDER),
     Entry(
-        "expected_ranking", "oracle", _of_width(sx.expected_ranking), temperature=True, axis="int"
+        "expected_ranking-exponential",
+        "choice",
+        _of_width(sx.expected_ranking, noise=sx.exponential),
+        **_ORDER,
     ),
     Entry("soft_ranking", "choice", sx.soft_ranking, **_ORDER),
     Entry("soft_sort", "choice", sx.soft_sort, **_ORDER, places=True),

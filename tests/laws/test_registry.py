@@ -8,7 +8,15 @@ KINDS = {"choice", "oracle", "readout", "moment", "loss", "estimator", "smoothin
 # What is no function of scores; the tests of its room cover it.
 ELSEWHERE = {
     "type": {"LinearTargets", "Noise", "Peaks", "Sampler", "SmoothMax"},
-    "noise": {"gumbel", "laplace", "log_normal", "logistic", "normal", "sum_of_gamma"},
+    "noise": {
+        "exponential",
+        "gumbel",
+        "laplace",
+        "log_normal",
+        "logistic",
+        "normal",
+        "sum_of_gamma",
+    },
     "sampler": {"antithetic", "independent", "latin_hypercube", "sobol"},
     "positions": {"pixel_positions", "unit_positions"},
     "strength of a step": {"adaptive_strength"},

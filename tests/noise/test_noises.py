@@ -55,6 +55,22 @@ def test_quantiles_and_scores_are_those_of_the_density(name):
     np.testing.assert_allclose(np.asarray(score)[smooth], finite[smooth], rtol=1e-6, atol=1e-8)
 
 
+def test_the_exponential_quantile_is_that_of_the_density():
+    u = np.linspace(0.01, 0.99, 25)
+    z = jax.jit(lambda u: sx.exponential.quantile(u, 1 - u))(u)
+    np.testing.assert_allclose(z, scipy.stats.expon.ppf(u), rtol=1e-14)
+
+
+def test_a_score_that_closes_over_a_traced_value_is_refused():
+    def slope(factor):
+        noise = sx.normal._replace(score=lambda z: factor * z)
+        smooth = sx.perturbed(sx.one_hot_argmax, num_samples=4, noise=noise)
+        return jax.jacrev(smooth.argmax)(SCORES, key=KEYS[0])
+
+    with pytest.raises(TypeError, match=r"noise.score closes over a traced value.*by sigma"):
+        jax.jit(slope)(1.0)
+
+
 def test_laplace_refuses_second_derivatives_by_name_and_has_those_of_the_value():
     smooth = sx.perturbed(sx.one_hot_argmax, num_samples=N, sigma=SIGMA, noise=sx.laplace)
     with pytest.raises(TypeError, match=r"laplace: its density has a kink.*use sx.logistic"):
@@ -66,6 +82,28 @@ def test_laplace_refuses_second_derivatives_by_name_and_has_those_of_the_value()
         )
     )(SCORES, KEYS[0])
     np.testing.assert_allclose(hessian, jacobian, atol=1e-12)
+
+
+def test_exponential_noise_has_means_and_refuses_their_derivatives_by_name():
+    """On the hypercube the mean answer is P(θ + σZ > 0), and 1 above 0."""
+    scores = jnp.array([-1.0, -0.2, 0.3])
+    smooth = sx.perturbed(cube, num_samples=N, sigma=SIGMA, noise=sx.exponential)
+    expected = scipy.stats.expon.sf(-np.asarray(scores) / SIGMA)
+    draws = assert_means(
+        lambda key: {
+            "argmax": smooth.argmax(scores, key=key),
+            "error": sx.standard_error(smooth).argmax(scores, key=key),
+        },
+        {"argmax": expected},
+        also=("error",),
+    )
+    error = np.sqrt(expected * (1 - expected) / N)
+    np.testing.assert_allclose(draws["error"].mean(0), error, rtol=0.02)
+    for mean in smooth[:2]:
+        with pytest.raises(TypeError, match=r"^exponential: its density ends at 0.*sx.gumbel"):
+            jax.jacrev(mean)(scores, key=KEYS[0])
+    needs_no_score = sx.implicit_mle(sx.one_hot_argmax, strength=2.0, noise=sx.exponential)
+    assert np.isfinite(jax.jacrev(needs_no_score)(scores, key=KEYS[0])).all()
 
 
 def test_log_normal_noise_multiplies():

@@ -21,6 +21,7 @@ NOISES = {
     "gumbel": scipy.stats.gumbel_r,
     "logistic": scipy.stats.logistic,
     "laplace": scipy.stats.laplace,
+    "exponential": scipy.stats.expon,
 }
 DTYPES = [np.float32, np.float64]
 

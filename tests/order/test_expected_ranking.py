@@ -1,12 +1,15 @@
 """Expected ranks against their closed forms, samples, and at their limits."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from derivatives import check_to_second_order
+from order.pairs import DIFFERENCES
 from registry import scores_of
-from scipy.stats import norm
+from slow import slow
 
 import softmaxx as sx
 
@@ -15,30 +18,35 @@ pytestmark = pytest.mark.unoptimized
 INF, NAN = jnp.inf, jnp.nan
 
 
-@pytest.mark.parametrize(
-    ("name", "cdf"),
-    [("normal", lambda t: norm.cdf(t / np.sqrt(2))), ("gumbel", lambda t: 1 / (1 + np.exp(-t)))],
-    ids=["normal", "gumbel"],
-)
-def test_expected_ranks_have_their_closed_form_and_derivatives(name, cdf):
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_expected_ranks_have_their_closed_form_and_derivatives(name):
+    """With a mask, and σ for each slice."""
     scores, sigma = np.asarray(scores_of((3, 6))), np.array([[0.5], [1.0], [2.0]])
-    noise = getattr(sx, name)
-    below = cdf((scores[:, :, None] - scores[:, None, :]) / sigma[:, :, None])
-    expected = 1 + below.sum(-1) - 0.5
+    where = np.ones((3, 6), bool)
+    where[1, 2] = where[2, :2] = False
+    counts = where[:, None, :] * DIFFERENCES[name].below(
+        (scores[:, :, None] - scores[:, None, :]) / sigma[:, :, None]
+    )
+    expected = where * (0.5 + counts.sum(-1))
 
-    def ranks(scores, sigma, axis=-1):
-        return sx.expected_ranking(scores, sigma=sigma, noise=noise, axis=axis)
+    def ranks(scores, sigma, where, axis=-1):
+        noise = getattr(sx, name)
+        return sx.expected_ranking(scores, sigma=sigma, noise=noise, axis=axis, where=where)
 
-    out, along = jax.jit(lambda x, s: (ranks(x, s), ranks(x.T, s.T, 0)))(scores, sigma)
+    out, along = jax.jit(lambda x, s: (ranks(x, s, where), ranks(x.T, s.T, where.T, 0)))(
+        scores, sigma
+    )
     np.testing.assert_allclose(out, expected, rtol=1e-13)
-    np.testing.assert_allclose(np.asarray(out).sum(-1), 21, rtol=1e-13)
+    count = where.sum(-1)
+    np.testing.assert_allclose(np.asarray(out).sum(-1), count * (count + 1) / 2, rtol=1e-13)
     np.testing.assert_allclose(along, expected.T, rtol=1e-13)
     weights = np.random.RandomState(1).randn(3, 6)
-    check_to_second_order(lambda x, s: (weights * ranks(x, s)).sum(), scores, sigma)
+    check_to_second_order(lambda x, s: (weights * ranks(x, s, where)).sum(), scores, sigma)
 
 
-@pytest.mark.parametrize("noise", [sx.normal, sx.gumbel], ids=["normal", "gumbel"])
-def test_expected_ranks_are_what_samples_estimate(noise):
+@pytest.mark.parametrize("name", ["normal", "exponential", *map(slow, ["gumbel", "laplace"])])
+def test_expected_ranks_are_what_samples_estimate(name):
+    noise = getattr(sx, name)
     smooth = sx.perturbed(sx.ranking, num_samples=4096, sigma=0.7, noise=noise)
 
     @jax.jit
@@ -53,40 +61,81 @@ def test_expected_ranks_are_what_samples_estimate(noise):
 SCORES = jnp.array([0.0, 2.0, 2.0, -INF, INF])
 
 
-@jax.jit
-@jax.vmap
-def ranks_and_slopes(scores, sigma):
+EACH = pytest.mark.parametrize("name", ["normal", "exponential", slow("laplace")])
+
+
+@partial(jax.jit, static_argnums=0)
+@partial(jax.vmap, in_axes=(None, 0, 0))
+def ranks_and_slopes(name, scores, sigma):
     def ranks(x, sigma):
-        return sx.expected_ranking(x, sigma=sigma)
+        return sx.expected_ranking(x, sigma=sigma, noise=getattr(sx, name))
 
     return ranks(scores, sigma), jax.jacrev(ranks, argnums=(0, 1))(scores, sigma)
 
 
-def test_ties_share_and_infinite_scores_are_at_the_ends():
-    sigmas = jnp.array([0.0, 1e-30, 1.0, 1.0, -1.0])
-    rows = jnp.stack([SCORES] * 3 + [SCORES.at[0].set(NAN), SCORES])
-    ranks, (by_scores, by_sigma) = jax.tree.map(np.asarray, ranks_and_slopes(rows, sigmas))
+@EACH
+def test_ties_share_and_infinite_scores_are_at_the_ends(name):
+    sigmas = jnp.array([0.0, 1e-30, 1.0, 1.0, -1.0, jnp.inf])
+    rows = jnp.stack([SCORES] * 3 + [SCORES.at[0].set(NAN), SCORES, SCORES])
+    found = jax.tree.map(np.asarray, ranks_and_slopes(name, rows, sigmas))
+    ranks, (by_scores, by_sigma) = found
     np.testing.assert_array_equal(ranks[0], [2, 3.5, 3.5, 1, 5])
-    assert np.isfinite(by_scores[:3]).all()
-    assert np.isfinite(by_sigma[:3]).all()
+    assert np.isfinite(by_scores[[0, 1, 2, 5]]).all()
+    assert np.isfinite(by_sigma[[0, 1, 2, 5]]).all()
     assert not by_scores[0].any()
     assert not by_scores[2][:, 3:].any()
     assert np.isnan(ranks[3]).all()
     assert np.isnan(ranks[4]).all()
+    np.testing.assert_array_equal(ranks[5], [3, 3, 3, 1, 5])
 
 
-def test_derivatives_at_a_small_sigma_do_not_overflow():
+@EACH
+def test_derivatives_at_a_small_sigma_do_not_overflow(name):
     """In float32 there is no 1/σ² of σ = 1e-30: it counts as 0."""
     rows = jnp.stack([SCORES.astype(np.float32)] * 2)
-    for slopes in ranks_and_slopes(rows, jnp.array([0.1, 1e-30], np.float32))[1]:
+    for slopes in ranks_and_slopes(name, rows, jnp.array([0.1, 1e-30], np.float32))[1]:
         assert np.isfinite(slopes).all()
         assert not np.asarray(slopes)[1].any()
 
     def ranks(x, sigma):
-        return sx.expected_ranking(x, sigma=sigma)
+        return sx.expected_ranking(x, sigma=sigma, noise=getattr(sx, name))
 
     for curved in jax.tree.leaves(jax.jit(jax.hessian(ranks, argnums=(0, 1)))(SCORES, 0.1)):
         assert np.isfinite(curved).all()
+
+
+@EACH
+def test_differences_of_the_largest_scores_and_the_largest_sigma_do_not_overflow(name):
+    largest = np.finfo(np.float32).max
+    row = np.array([largest, -largest, 0, largest / 2, -INF], np.float32)
+    ranks, (by_scores, by_sigma) = ranks_and_slopes(
+        name, np.stack([row, row]), np.array([1, largest], np.float32)
+    )
+    np.testing.assert_array_equal(ranks[0], [5, 2, 3, 4, 1])
+    t = (row[:4, None].astype(float) - row[:4].astype(float)) / float(largest)
+    below = DIFFERENCES[name].below(t).sum(-1)
+    np.testing.assert_allclose(ranks[1], [*(1.5 + below), 1], rtol=1e-6)
+    assert np.isfinite(by_scores).all()
+    assert np.isfinite(by_sigma).all()
+
+
+def test_second_derivatives_at_ties():
+    """Laplace noise has them. Under exponential noise they are those of one side."""
+    scores = np.array([0.0, 0.5, 0.5, 1.0, 0.5])
+    weights = np.random.RandomState(1).randn(5)
+
+    def curved(noise):
+        return jax.hessian(lambda x: (weights * sx.expected_ranking(x, noise=noise)).sum())
+
+    t = scores[:, None] - scores[None]
+    slope = -t * np.exp(-abs(t)) / 4  # of the density (1 + |t|)e^{−|t|}/4
+    expected = -slope * (weights[:, None] - weights[None])
+    expected -= np.diag(expected.sum(-1))
+    laplace, exponential = jax.jit(lambda x: (curved(sx.laplace)(x), curved(sx.exponential)(x)))(
+        scores
+    )
+    np.testing.assert_allclose(laplace, expected, atol=1e-14)
+    assert np.isfinite(exponential).all()
 
 
 def test_the_dtype_is_that_of_the_scores():
@@ -100,7 +149,7 @@ def test_wrong_axes_noises_and_sigmas_are_told():
         ({"axis": 1}, ValueError, "axis=1 is out of range"),
         ({"axis": (0,)}, TypeError, r"axis=\(0,\) is not an int; pass one axis"),
         (
-            {"noise": sx.laplace},
+            {"noise": sx.laplace._replace(difference=None)},
             TypeError,
             r"the noise has no difference.*sx.perturbed\(sx.ranking\)",
         ),
@@ -110,6 +159,8 @@ def test_wrong_axes_noises_and_sigmas_are_told():
             "the noise does not add to the scores; estimate",
         ),
         ({"sigma": -1.0}, ValueError, "sigma=-1 is below 0"),
+        ({"where": np.ones(5)}, TypeError, "where has dtype float64; pass booleans"),
+        ({"where": np.ones(4, bool)}, ValueError, "where has shape"),
     ]:
-        with pytest.raises(error, match=f"^expected_ranking: {said}"):
+        with pytest.raises(error, match=f"expected_ranking: {said}"):
             sx.expected_ranking(SCORES, **kwargs)

@@ -1,6 +1,7 @@
-"""Elementary functions with finite derivatives: √x at 0, x·log x at 0, log x, (eʸ − 1)/y at 0."""
+"""Elementary functions with finite derivatives: √x and x·log x at 0, log x, (eʸ − 1)/y at 0."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,13 @@ def second_difference(y):
     )
 
 
+def second_remainder(y):
+    """(eʸ − 1 − y)/y², and ½ at y = 0."""
+    return _by_series(
+        y, lambda y: (jnp.expm1(y) - y) / y**2, [1 / math.factorial(k + 2) for k in range(18)]
+    )
+
+
 def _by_series(y, closed, coefficients):
     """The Taylor series for |y| < 1, where the closed form loses digits; else the closed form."""
     near = abs(y) < 1
@@ -75,7 +83,7 @@ def _by_series(y, closed, coefficients):
     return jnp.where(near, polynomial(coefficients, small), closed(large))
 
 
-def polynomial(coefficients: list[float], y: Array) -> Array:
+def polynomial(coefficients: Sequence[float], y: Array) -> Array:
     """Σ cₖ yᵏ by Horner's rule."""
     value = jnp.full_like(y, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):

@@ -108,7 +108,6 @@ def _draw(plan: Plan, key: Key, groups: Array, theta: list[Array]) -> list[Array
     u, v = groups_of_points(plan.sampler, key, groups, plan.group_size, dimension, dtype)
     checks.noises.closes_over_nothing("noise.quantile", plan.noise.quantile, u, v)
     z = plan.noise.quantile(u, v)
-    checks.noises.closes_over_nothing("noise.score", plan.noise.score, z)
     checks.noises.closes_over_nothing("noise.perturb", plan.noise.perturb, z, z, z)
     checks.noises.drawn_shape("noise.quantile", z, u.shape)
     z = sharding.computed_once(z)  # else its last steps run again for each use of it

@@ -1,4 +1,4 @@
-"""Noises that perturb scores: five ready ones, and the type `Noise` for your own."""
+"""Noises that perturb scores: six ready ones, and the type `Noise` for your own."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from softmaxx._src.core.types import Array
+from softmaxx._src.noise.differences import ExponentialTail, logistic_difference, normal_difference
 from softmaxx._src.noise.normal_quantile import normal_quantile
 
 
@@ -21,10 +22,10 @@ def _multiply(theta: Array, sigma: Array, z: Array) -> Array:
 class Noise(NamedTuple):
     r"""A noise of density q(z) ∝ exp(−ν(z)), independent in every entry: quantiles and ν'.
 
-    Five are ready. `normal`, `gumbel`, `logistic` and `laplace` have location 0 and scale 1. Their
-    standard deviations are 1, π/√6, π/√3 and √2. `log_normal` multiplies the scores by
-    exp(σZ − σ²/2) with a normal Z. The perturbed scores keep their sign, and their
-    mean is θ.
+    Six are ready. `normal`, `gumbel`, `logistic` and `laplace` have location 0 and scale 1. Their
+    standard deviations are 1, π/√6, π/√3 and √2. `exponential` has the density e⁻ᶻ on z ≥ 0. Its
+    mean and its standard deviation are 1. `log_normal` multiplies the scores by exp(σZ − σ²/2) with
+    a normal Z. The perturbed scores keep their sign, and their mean is θ.
 
     Attributes:
       quantile: (u, v) → the inverse of the distribution function at u, elementwise. The sampler of
@@ -37,17 +38,18 @@ class Noise(NamedTuple):
       perturb: (θ, σ, z) → the perturbed scores, elementwise and one-to-one in z. The default is
         θ + σz.
       difference: the distribution function of Z − Z' for two independent draws, if it is known.
-        `expected_ranking` needs it.
+        `expected_ranking` needs it. All that add have it.
 
     Limits:
       Both tails of the ready noises are right to probabilities of 2⁻⁶⁰. That is from −3.7 to 41.5
-      for `gumbel`, and up to ±41.5 for `logistic`, ±40.8 for `laplace`, ±8.7 for `normal` and the Z
-      of `log_normal`. A quantile that takes its upper tail from u instead of v ends it at 2⁻²⁴, in
-      float64 at 2⁻⁵³.
+      for `gumbel`, up to 41.5 for `exponential`, and up to ±41.5 for `logistic`, ±40.8 for
+      `laplace`, ±8.7 for `normal` and the Z of `log_normal`. A quantile that takes its upper tail
+      from u instead of v ends it at 2⁻²⁴, in float64 at 2⁻⁵³.
 
-      The density must be positive and continuous on the whole line. A density that ends somewhere
-      gives a wrong first derivative, a density with a kink a wrong second one. So `laplace` refuses
-      second derivatives with a TypeError.
+      For derivatives of `perturbed` the density must be positive and continuous on the whole line.
+      A density that ends somewhere gives a wrong first derivative, a density with a kink a wrong
+      second one. So `laplace` refuses second derivatives with a TypeError. `exponential` ends at 0
+      and refuses first ones too. `expected_ranking` has them, and `implicit_mle` needs no score.
 
     Raises:
       TypeError: from `perturbed`, for something else than functions, or a `quantile` that does not
@@ -103,16 +105,39 @@ def _laplace_score_jvp(primals, tangents):
     )
 
 
+def _exponential_quantile(u: Array, v: Array) -> Array:
+    # −log v = −log1p(−u), put right where v is rounded, as for `gumbel`.
+    return -jnp.log(v) * (u / (1 - v))
+
+
+def _exponential_score(z: Array) -> Array:
+    # The derivative of E y(θ + σZ) in θᵢ is (E y − E[y | Zᵢ = 0])/σ. It needs the answers at the
+    # end of the density, which no sample shows. The usual estimate has the mean 0.
+    raise TypeError(
+        "exponential: its density ends at 0, so a derivative is no expectation over samples; use "
+        "sx.gumbel or another noise, or for ranks sx.expected_ranking, which is exact."
+    )
+
+
 normal = Noise(
     quantile=normal_quantile,
     score=lambda z: z,
-    difference=lambda t: jax.scipy.special.ndtr(t / jnp.sqrt(2).astype(t.dtype)),
+    difference=normal_difference,
 )
 gumbel = Noise(
     quantile=_gumbel_quantile,
     score=lambda z: 1 - jnp.exp(-z),
     difference=jax.nn.sigmoid,
 )
-logistic = Noise(quantile=_logistic_quantile, score=lambda z: jnp.tanh(z / 2))
-laplace = Noise(quantile=_laplace_quantile, score=_laplace_score)
+logistic = Noise(
+    quantile=_logistic_quantile,
+    score=lambda z: jnp.tanh(z / 2),
+    difference=logistic_difference,
+)
+laplace = Noise(
+    quantile=_laplace_quantile, score=_laplace_score, difference=ExponentialTail((0.5, 0.25))
+)
+exponential = Noise(
+    quantile=_exponential_quantile, score=_exponential_score, difference=ExponentialTail((0.5,))
+)
 log_normal = Noise(quantile=normal_quantile, score=lambda z: z, perturb=_multiply)

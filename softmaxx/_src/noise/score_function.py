@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import sharding
+from softmaxx._src.core import checks, sharding
 from softmaxx._src.core.types import Array
 from softmaxx._src.noise.noises import Noise
 
@@ -57,6 +57,7 @@ def _log_ratio_jvp(noise, axes, primals, tangents):
     # fixed. Scores that no noise moves have no derivative.
     theta, sigma, z = primals
     z = _noise_of_fixed(noise, theta, sigma, z)
+    checks.noises.closes_over_nothing("noise.score", noise.score, z)
     point, motion = _motion(noise, theta, sigma, z, tangents[0], tangents[1])
     slope, dslope = jax.jvp(partial(_slope_in_z, noise), point, motion)
     dlog = -noise.score(z) * motion[2] - dslope * _reciprocal_or_zero(slope)

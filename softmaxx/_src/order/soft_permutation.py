@@ -10,7 +10,7 @@ from jax import lax
 from softmaxx._src.choices import simplex
 from softmaxx._src.core import checks, dtypes
 from softmaxx._src.core.types import Array, ArrayLike, Number
-from softmaxx._src.order import sorted_slices
+from softmaxx._src.order import permuting, sorted_slices
 
 
 def soft_permutation(
@@ -75,7 +75,7 @@ def _soft_permutation(scores, where, temperature, choice, axis):
     row = sorted_slices.ascending(lax.stop_gradient(x), where)
     # Distances from the sorted scores, which move as the scores do. Infinite scores that are equal
     # have distance 0.
-    place = jnp.expand_dims(sorted_slices.taken(x, row.order), -1)
+    place = jnp.expand_dims(permuting.taken(x, row.order), -1)
     score = jnp.expand_dims(x, -2)
     apart = -abs(jnp.where(place == score, 0, place - score))
     if where is not None:

@@ -8,7 +8,7 @@ from jax import lax
 
 from softmaxx._src.core import dtypes, rules
 from softmaxx._src.core.types import Array, ArrayLike, Number
-from softmaxx._src.order import isotonic, sorted_slices
+from softmaxx._src.order import isotonic, permuting, sorted_slices
 
 
 def soft_ranking(
@@ -79,12 +79,12 @@ def _ranks_and_blocks(x: Array, where: Array | None, temperature: Array) -> tupl
     v, rate = v * half, jnp.where(temperature == jnp.inf, 0, 1 / (half * unit))
     first, length, excess = isotonic.blocks(v, rate, pooled)
     size = length.astype(v.dtype)
-    rise = (v - sorted_slices.taken(v, first)) * rate - (excess + pooled * (size - 1) / 2)
+    rise = (v - permuting.taken(v, first)) * rate - (excess + pooled * (size - 1) / 2)
     rise = jnp.where((length == 1) | sharp, 0, rise / jnp.where(sharp, 1, step))
     ranks = _mean_rank(first, length, v.dtype) + rise
     ranks = jnp.where(jnp.isinf(row.values), _ranks_at_the_ends(row), ranks)
     ranks = jnp.where(temperature >= 0, ranks, jnp.nan)
-    ranks, block = (sorted_slices.unsorted(row.order, one) for one in (ranks, first))
+    ranks, block = (permuting.out_of_order(one, row.order) for one in (ranks, first))
     return ranks, block, length
 
 
@@ -121,7 +121,7 @@ def _with_derivative_jvp(primals, tangents):
     _, temperature, _, block, length = primals
     ranks = _with_derivative(*primals)
     dx, dtemperature = rules.tangents_or_none(tangents)[:2]
-    size = sorted_slices.taken(length, block)
+    size = permuting.taken(length, block)
     moves = (size > 1) & ~_is_sharp(temperature) | jnp.isnan(temperature)
     change = jnp.zeros_like(ranks)
     if dx is not None:

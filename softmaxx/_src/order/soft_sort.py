@@ -8,7 +8,7 @@ from jax import lax
 
 from softmaxx._src.core import dtypes, rules
 from softmaxx._src.core.types import Array, ArrayLike, Number
-from softmaxx._src.order import isotonic, sorted_slices
+from softmaxx._src.order import isotonic, permuting, sorted_slices
 
 
 def soft_sort(
@@ -78,10 +78,10 @@ def _values_and_blocks(x: Array, where: Array | None, temperature: Array) -> tup
     first, length, excess = isotonic.blocks(-v / 2, 2 / unit, -step)
     place = (sorted_slices.position(v) - first).astype(v.dtype)
     moved = jnp.where(length > 1, unit / 2 * (step * place - excess), 0)
-    values = 2 * (sorted_slices.taken(row.values, first) / 2 + moved)
+    values = 2 * (permuting.taken(row.values, first) / 2 + moved)
     values = jnp.where(temperature >= 0, values, jnp.nan)
     values = jnp.where(sorted_slices.position(v) < row.size, values, 0)
-    return values, first, length, sorted_slices.unsorted(row.order, first)
+    return values, first, length, permuting.out_of_order(first, row.order)
 
 
 @jax.custom_jvp

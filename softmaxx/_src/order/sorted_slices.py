@@ -8,6 +8,7 @@ from jax import lax
 from softmaxx._src.core import checks, dtypes, sharding
 from softmaxx._src.core.types import Array, ArrayLike, Number
 from softmaxx._src.oracles import selection
+from softmaxx._src.order.permuting import taken
 
 
 class Sorted(NamedTuple):
@@ -82,26 +83,6 @@ def power_of_two(x: Array) -> Array:
     limits = jnp.finfo(x.dtype)
     x = jnp.clip(x, 2 * limits.tiny, limits.max / 4)
     return lax.reduce_precision(x, limits.nexp, 0)
-
-
-def unsorted(order: Array, values: Array) -> Array:
-    """The values at the indices from which they came, by a scatter instead of a second sort."""
-    return lax.scatter(
-        jnp.zeros_like(values),
-        order[..., None],
-        values,
-        _scattered(order),
-        unique_indices=True,
-        mode="promise_in_bounds",
-    )
-
-
-def taken(values: Array, index: Array) -> Array:
-    """The values at these indices of their slice."""
-    batch = tuple(range(index.ndim - 1))
-    along = lax.GatherDimensionNumbers((), (index.ndim - 1,), (index.ndim - 1,), batch, batch)
-    ones = (1,) * index.ndim
-    return lax.gather(values, index[..., None], along, ones, mode="promise_in_bounds")
 
 
 def mean_of_block(block: Array, length: Array, values: Array, of: Array) -> Array:

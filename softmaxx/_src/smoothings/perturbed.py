@@ -69,10 +69,10 @@ def perturbed(
     Limits:
       σ = 0: `argmax` is the oracle, with zero derivative, and `value` the max. For σ > 0 the noise
       breaks ties evenly. Scores of ±inf stay so and pass no derivative. A traced σ < 0 gives nan.
-      `laplace` refuses second derivatives. Scores that no noise moves get derivative 0, with a
-      traced σ of 0 or θ = 0 under `log_normal`. The oracle is compiled in: make it once, outside
-      the training loop. On a mesh a batch is split by its sharding. To split the samples, constrain
-      them in the noise, `sx.normal._replace(quantile=...)`; see the README.
+      `laplace` refuses second derivatives, `exponential` all. Scores that no noise moves get
+      derivative 0, with a traced σ of 0 or θ = 0 under `log_normal`. The oracle is compiled in:
+      make it once, outside the training loop. On a mesh a batch is split by its sharding. To split
+      the samples, constrain them in the noise, `sx.normal._replace(quantile=...)`; see the README.
 
     Raises:
       TypeError: the oracle is not callable, reads values while it is traced, closes over a traced
