@@ -332,7 +332,11 @@ def test_wrong_input_is_told():
         (call(targets=labels[0]), ValueError, r"targets have dtype int64 and shape \(2,\)"),
         (call(targets=labels.astype(float)), ValueError, "targets have dtype float64 and shape"),
         (call(temperature=0.0), ValueError, "temperature=0; pass temperature > 0"),
-        (call(alpha=jnp.array(1.5)), TypeError, r"alpha is not a Python number; pass one"),
+        (
+            call(alpha=jnp.array(1.5)),
+            TypeError,
+            r"alpha is an array or traced; pass a Python number",
+        ),
         (call(alpha=0.5), ValueError, r"alpha=0\.5 is below 1"),
         (call(alpha=np.inf), ValueError, r"alpha=inf; pass a finite alpha"),
         (call(bias=np.zeros(5)), ValueError, r"bias has shape \(5,\); pass one number for each"),

@@ -52,8 +52,9 @@ def linear_entmax_loss(
       bias: `[n]`, added to the scores, or None.
       where: booleans `[n]`. A class with False is none, whatever its weights hold: the end of a
         padded vocabulary.
-      label_smoothing: the share 0 ≤ ε ≤ 1 of the label that goes to all n classes alike: y is
-        (1 − ε)·one-hot + ε/n. The loss is still 0 at p = y, where others leave −Σ y log y in it.
+      label_smoothing: the share 0 ≤ ε ≤ 1 of the label that goes alike to the n classes that
+        `where` keeps: y is (1 − ε)·one-hot + ε/n. The loss is still 0 at p = y, where others leave
+        −Σ y log y in it.
       soft_cap: c > 0 keeps the scores within ±c, before the temperature. None: no cap.
       z_loss: z ≥ 0, the weight of the penalty F².
       row_weights: `[...]`, factors of the losses. They may be differentiated.
@@ -132,7 +133,8 @@ def _power(function: str, alpha: float) -> Power:
     """The power of a static α."""
     if not isinstance(alpha, int | float | np.generic):
         raise TypeError(
-            f"{function}: alpha is not a Python number; pass one, or the scores to entmax_loss."
+            f"{function}: alpha is an array or traced; pass a Python number that is set outside of "
+            "jit and grad, or call entmax_loss(features @ weights, targets, alpha=alpha)."
         )
     checks.arguments.at_least(function, "alpha", alpha, 1)
     checks.arguments.finite(function, "alpha", alpha)

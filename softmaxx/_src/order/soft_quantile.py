@@ -48,7 +48,9 @@ def soft_quantile(
 
     Limits:
       T = 0: `jnp.quantile` with linear interpolation, and its derivative; ties share theirs. T → ∞:
-      the mean. Equal scores give that score at any T. Scores of −inf and +inf keep their places at
+      the mean. Equal scores give that score at any T. In between extreme quantiles move inwards:
+      where many scores lie within T of it, s_i is about the score less T·log((i + ½)/(n − i − ½)).
+      So take T near the distance between neighbours. Scores of −inf and +inf keep their places at
       the ends; the others are smoothed among themselves. A fully masked slice gives 0, one with nan
       gives nan. A traced q that is not in [0, 1] gives nan.
 

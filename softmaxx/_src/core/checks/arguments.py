@@ -7,7 +7,6 @@ import math
 import operator
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -155,12 +154,10 @@ def one_for_each_entry(function: str, argument: str, value: Any, shape: tuple[in
 def _broadcasts(
     function: str, argument: str, value: Any, shape: tuple[int, ...], remedy: str
 ) -> None:
-    chex.assert_is_broadcastable(
-        np.shape(value),
-        shape,
-        exception_type=ValueError,
-        custom_message=f"{function}: {argument} has shape {np.shape(value)}; pass {remedy}",
-    )
+    given = np.shape(value)
+    pairs = zip(reversed(given), reversed(shape), strict=False)
+    if len(given) > len(shape) or any(a not in (1, b) for a, b in pairs):
+        raise ValueError(f"{function}: {argument} has shape {given}; pass {remedy}.")
 
 
 def _index_that_broadcasts(argument: str, given: tuple[int, ...], shape: tuple[int, ...]) -> str:

@@ -75,9 +75,10 @@ def teacher(
 ) -> None:
     """The teacher's layer has the rows and the classes of the student's."""
     if features[:-1] != rows or weights[1:] != (classes,) or features[-1:] != weights[:1]:
+        shape = ", ".join(map(str, (*rows, "k")))
         raise ValueError(
             f"{function}: targets have features {features} and weights {weights}; pass features "
-            f"{(*rows, 'k')} and weights ('k', {classes}), for the rows and classes of the loss."
+            f"[{shape}] and weights [k, {classes}], for the rows and classes of the loss."
         )
 
 
@@ -123,5 +124,5 @@ def label_smoothing(function: str, value: Any, targets: str | None = None) -> No
     if targets and not (isinstance(value, int | float) and value == 0):
         raise ValueError(
             f"{function}: label_smoothing smooths labels, and targets are {targets}; pass "
-            "label_smoothing=0, and smooth the targets themselves."
+            "label_smoothing=0, and smooth distributions before you pass them."
         )
