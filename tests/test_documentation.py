@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.stats import kendalltau, spearmanr
+from sklearn.metrics import ndcg_score
 
 import softmaxx as sx
 
@@ -80,6 +82,25 @@ def test_the_readme_code_runs_and_prints_what_it_says(capsys):
     np.testing.assert_allclose(scope["means"].sum(), 10, rtol=1e-6)
     np.testing.assert_allclose(scope["metres"], [[12 * 2 / 47, 40 / 63]] * 2, rtol=1e-6)
     assert np.isfinite(scope["alpha_slope"]).all()
+
+
+def test_recipes_of_an_order_are_the_metrics_themselves_without_smoothing():
+    scope, random = recipes(), np.random.RandomState(0)
+    scores, targets = random.randn(2, 30).astype(np.float32)
+    relevance = np.round(abs(targets), 1)
+    residuals = np.array([3.0, -0.1, 0.2, -50.0], np.float32)
+    for got, expected in [
+        (scope["spearman"](scores, targets, temperature=0.0), spearmanr(scores, targets)[0]),
+        (scope["kendall"](scores, targets, sigma=1e-6), kendalltau(scores, targets)[0]),
+        (scope["ndcg"](scores, relevance, 0.0), ndcg_score(relevance[None], scores[None])),
+        (scope["trimmed_squares"](residuals, 2), (0.1**2 + 0.2**2) / 2),
+        (scope["conformal_width"](scores, 0.8), np.quantile(abs(scores), 0.8 * 31 / 30)),
+    ]:
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+    for name, *others in [("spearman", targets), ("kendall", targets), ("ndcg", relevance)]:
+        slope = jax.grad(scope[name])(scores, *others)
+        assert np.isfinite(slope).all()
+        assert (slope != 0).mean() > 0.3
 
 
 # The recipes of "Coming from TensorFlow or PyTorch", both sides of each row
