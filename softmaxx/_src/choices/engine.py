@@ -29,7 +29,6 @@ ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
 _COARSE_ERROR = 1e-2  # of Σφ, where a start is all that is wanted
 _MOST_PASSES = 80  # more than any n needs: ends what rounding cannot tell apart
-_BLOCK = 4  # of the sums: φ and φ' cost so much that longer blocks take twice the time on a CPU
 _BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
 
 
@@ -228,7 +227,7 @@ def _excess(value_and_slope, x, k, axes, above, tau) -> tuple[Array, Array]:
     p, w = value_and_slope(above(x, tau))
     saturated = w == 0
     lanes = (jnp.where(saturated, 0, p), jnp.where(saturated, p, 0), w)
-    f, full, slope = reductions.sums(lanes, axes, _BLOCK)
+    f, full, slope = reductions.sums(lanes, axes)
     return f + (full - k), slope
 
 
