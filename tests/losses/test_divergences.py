@@ -113,3 +113,10 @@ def test_wrong_targets_are_told():
         sx.kl_divergence(np.ones((4, 3)), np.ones(3))
     with pytest.raises(TypeError, match=r"^js_divergence: targets is a list"):
         sx.js_divergence(np.ones(3), [1.0, 0.0, 0.0])  # pyright: ignore[reportArgumentType]
+
+
+def test_jensen_shannon_of_the_smallest_floats_is_finite():
+    p, q = np.array([[1.5e-38, 1.0], [0.0, 1.0]], np.float32)
+    value, slope = jax.value_and_grad(sx.js_divergence)(p, q)
+    assert 0 <= value < 1e-30
+    assert np.isfinite(slope).all()

@@ -356,3 +356,37 @@ def test_wrong_input_is_told():
     ]:
         with pytest.raises(error, match="linear_entmax_loss: .*" + match):
             wrong()
+
+
+def test_a_saturated_soft_cap_keeps_a_slope_and_its_digits():
+    one = np.ones((1, 1), np.float32)
+    for u in (3.0, 8.0, 20.0):
+        weights = np.array([[-u, 0.0, 0.0]], np.float32)
+        slope = jax.grad(
+            lambda w: sx.linear_entmax_loss(one, w, np.array([0]), alpha=1.0, soft_cap=1.0).sum()
+        )(weights)
+        p = np.exp(np.tanh([-u, 0.0, 0.0]))
+        expected = (p[0] / p.sum() - 1) / np.cosh(u) ** 2
+        np.testing.assert_allclose(slope[0, 0], expected, rtol=2e-6)
+
+
+def test_a_masked_label_is_infinite_with_smoothing_too_and_an_ignored_row_weighs_nothing():
+    one, weights = np.ones((1, 1), np.float32), np.array([[1.0, 2.0, 3.0]], np.float32)
+    where = np.array([False, True, True])
+    loss = sx.linear_entmax_loss(one, weights, np.array([0]), where=where, label_smoothing=0.1)
+    np.testing.assert_array_equal(loss, np.inf)
+    ignored = sx.linear_entmax_loss(
+        one, weights, np.array([-1]), row_weights=np.array([np.nan], np.float32)
+    )
+    np.testing.assert_array_equal(ignored, 0)
+
+
+def test_alpha_and_the_cap_are_finite():
+    one, weights = np.ones((1, 1), np.float32), np.zeros((1, 3), np.float32)
+    for wrong, said in [
+        ({"alpha": np.nan}, "alpha=nan is below 1"),
+        ({"alpha": 0.5}, "alpha=0.5 is below 1; pass alpha >= 1. Below 1 no weight is 0"),
+        ({"soft_cap": np.inf}, "soft_cap=inf; pass a finite soft_cap"),
+    ]:
+        with pytest.raises(ValueError, match=f"linear_entmax_loss: {said}"):
+            sx.linear_entmax_loss(one, weights, np.array([0]), **wrong)

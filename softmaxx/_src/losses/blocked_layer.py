@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from softmaxx._src.core import sharding
+from softmaxx._src.core import elementary, sharding
 from softmaxx._src.core.types import Array, Number
 
 
@@ -71,7 +71,7 @@ class BlockedLayer:
         if bias is not None:
             x += self._along_classes(bias).astype(x.dtype)
         if self.soft_cap is not None:
-            x = self.soft_cap * jnp.tanh(x / self.soft_cap)
+            x = self.soft_cap * elementary.tanh(x / self.soft_cap)
         if self.temperature is not None:
             x /= self.temperature
         if kept is not None:

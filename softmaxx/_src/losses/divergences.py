@@ -142,8 +142,9 @@ def kullback_leibler(p: Array, log_q: Array, axes: tuple[int, ...]) -> Array:
 
 def jensen_shannon(p: Array, q: Array, axes: tuple[int, ...]) -> Array:
     """½KL(p‖m) + ½KL(q‖m) with m = (p + q)/2, `[..., 1]`."""
-    log_m = _log((p + q) / 2)
-    return (_terms(p, log_m) + _terms(q, log_m)).sum(axes, keepdims=True) / 2
+    # Twice everything: a half of the smallest floats is 0.
+    log_sum = _log(p + q)
+    return (_terms(2 * p, log_sum) + _terms(2 * q, log_sum)).sum(axes, keepdims=True) / 4
 
 
 def _log(q: Array) -> Array:

@@ -136,8 +136,7 @@ def _power(function: str, alpha: float) -> Power:
             f"{function}: alpha is an array or traced; pass a Python number that is set outside of "
             "jit and grad, or call entmax_loss(features @ weights, targets, alpha=alpha)."
         )
-    checks.arguments.at_least(function, "alpha", alpha, 1)
-    checks.arguments.finite(function, "alpha", alpha)
+    checks.arguments.alpha(function, alpha)
     return powers.power_of(alpha)
 
 
@@ -148,6 +147,7 @@ def _check_numbers(function, shape, temperature, soft_cap, z_loss) -> None:
     if soft_cap is not None:
         checks.targets.one_number(function, "soft_cap", soft_cap)
         checks.arguments.positive(function, "soft_cap", soft_cap)
+        checks.arguments.finite(function, "soft_cap", soft_cap)
     checks.targets.one_number(function, "z_loss", z_loss)
     checks.arguments.at_least(function, "z_loss", z_loss, 0)
 

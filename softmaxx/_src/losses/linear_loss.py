@@ -61,7 +61,8 @@ def loss(
     losses = _with_temperature(read, layer.temperature, settings.z_loss)
     losses = jnp.where(counted, lax.squeeze(losses, (0,)), 0)[..., 0]
     if settings.row_weights is not None:
-        losses *= settings.row_weights.astype(losses.dtype)
+        weights_of_rows = settings.row_weights.astype(losses.dtype)
+        losses *= jnp.where(counted[..., 0], weights_of_rows, 0)
     return losses.astype(dtypes.widest_dtype([features.dtype, weights.dtype]))
 
 
@@ -121,7 +122,8 @@ def _read(
     losses = read.loss * jnp.where(label < layer.classes, 1, jnp.nan)
     if settings.label_smoothing is not None:
         smoothing = jnp.asarray(settings.label_smoothing).astype(losses.dtype)
-        losses += _smoothed(smoothing, read.lead, layer.count_of_classes, kind)
+        change = _smoothed(smoothing, read.lead, layer.count_of_classes, kind)
+        losses += jnp.where(jnp.isinf(losses), 0, change)  # inf of a masked label
     return read._replace(loss=losses)
 
 
