@@ -140,9 +140,8 @@ def plot(correlations):
 def main():
     start = time.perf_counter()
     patients, progression = load_diabetes(return_X_y=True, scaled=False)
-    train_x, test_x, train_y, test_y = train_test_split(
-        patients, progression, test_size=0.3, random_state=0
-    )
+    split = train_test_split(patients, progression, test_size=0.3, random_state=0)
+    train_x, test_x, train_y, test_y = map(np.asarray, split)
     mean, deviation = train_x.mean(0), train_x.std(0)
     train_x, test_x = (jnp.asarray((x - mean) / deviation, jnp.float32) for x in (train_x, test_x))
     targets = jnp.asarray((train_y - train_y.mean()) / train_y.std(), jnp.float32)

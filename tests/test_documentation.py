@@ -87,7 +87,7 @@ def test_the_readme_code_runs_and_prints_what_it_says(capsys):
 def test_recipes_of_an_order_are_the_metrics_themselves_without_smoothing():
     scope, random = recipes(), np.random.RandomState(0)
     scores, targets = random.randn(2, 30).astype(np.float32)
-    relevance = np.round(abs(targets), 1)
+    relevance = np.asarray(np.round(np.abs(targets), 1))
     residuals = np.array([3.0, -0.1, 0.2, -50.0], np.float32)
     for got, expected in [
         (scope["spearman"](scores, targets, temperature=0.0), spearmanr(scores, targets)[0]),

@@ -382,11 +382,12 @@ def test_a_masked_label_is_infinite_with_smoothing_too_and_an_ignored_row_weighs
 
 
 def test_alpha_and_the_cap_are_finite():
-    one, weights = np.ones((1, 1), np.float32), np.zeros((1, 3), np.float32)
-    for wrong, said in [
-        ({"alpha": np.nan}, "alpha=nan is below 1"),
-        ({"alpha": 0.5}, "alpha=0.5 is below 1; pass alpha >= 1. Below 1 no weight is 0"),
-        ({"soft_cap": np.inf}, "soft_cap=inf; pass a finite soft_cap"),
+    one, weights, label = np.ones((1, 1), np.float32), np.zeros((1, 3), np.float32), np.array([0])
+    for alpha, said in [
+        (np.nan, "alpha=nan is below 1"),
+        (0.5, "alpha=0.5 is below 1; pass alpha >= 1. Below 1 no weight is 0"),
     ]:
         with pytest.raises(ValueError, match=f"linear_entmax_loss: {said}"):
-            sx.linear_entmax_loss(one, weights, np.array([0]), **wrong)
+            sx.linear_entmax_loss(one, weights, label, alpha=alpha)
+    with pytest.raises(ValueError, match="soft_cap=inf; pass a finite soft_cap"):
+        sx.linear_entmax_loss(one, weights, label, soft_cap=np.inf)
