@@ -19,11 +19,11 @@ def blocks_of(y: np.ndarray) -> list[tuple[int, int]]:
 
 def projection(z: np.ndarray, w: np.ndarray, blocks: list[tuple[int, int]]) -> np.ndarray:
     """z − mean z + mean w on each block: the projection of z onto the permutahedron of w."""
-    parts = []
-    for start, end in blocks:
-        own = z[start:end] - z[start]
-        parts.append(own - own.mean() + w[start:end].mean())
-    return np.concatenate(parts)
+    starts, ends = np.array(blocks).T
+    lengths = ends - starts
+    own = z - np.repeat(z[starts], lengths)
+    shift = (np.add.reduceat(w, starts) - np.add.reduceat(own, starts)) / lengths
+    return own + np.repeat(shift, lengths)
 
 
 def places(n: int) -> np.ndarray:
