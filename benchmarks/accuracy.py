@@ -17,7 +17,6 @@ no gradient and count for the value only. Peers in JAX get the default float in 
     python benchmarks/accuracy.py --quick # n up to 1000, to build/benchmarks
 """
 
-import argparse
 import json
 import platform
 from collections.abc import Callable
@@ -27,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from choices import options_of
 from columns import BASELINE, OURS, Calls, Column, calls_of, peers, to_numpy
 from tqdm import tqdm
 
@@ -235,10 +235,7 @@ def print_near_the_optimum(records: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="n up to 1000, to build/benchmarks")
+    parser = options_of(__doc__, "n up to 1000")
     parser.add_argument("--no-peers", action="store_true", help="jax.nn.softmax and softmaxx only")
     options = parser.parse_args()
     columns = {

@@ -317,6 +317,15 @@ def plot(result: dict, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def options_of(doc: str | None, quick: str) -> argparse.ArgumentParser:
+    """The options of a benchmark: its docstring is the help, `quick` says what --quick does."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help=f"{quick}, to build/benchmarks")
+    return parser
+
+
 def header() -> str:
     device = jax.devices()[0].device_kind
     return (
@@ -358,14 +367,7 @@ def save(name: str, result: dict, plot: Callable[[dict, Path], None], quick: boo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="fewer rounds and shapes, peers at a small one, to build/benchmarks",
-    )
+    parser = options_of(__doc__, "fewer rounds and shapes, peers at a small one")
     parser.add_argument("--no-peers", action="store_true", help="jax.nn.softmax and softmaxx only")
     options = parser.parse_args()
     columns = {

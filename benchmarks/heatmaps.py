@@ -13,7 +13,6 @@ benchmarks/results/heatmaps-<backend>-jax<version>.json and docs/heatmaps.png.
     python benchmarks/heatmaps.py    # --quick: few places and a small array, to build/benchmarks
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -22,7 +21,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from choices import header, keep_freed_memory, medians, normal, number, ratio_bars, save
+from choices import header, keep_freed_memory, medians, normal, number, options_of, ratio_bars, save
 from losses import DIRECTIONS, compiled, none
 from matplotlib import pyplot as plt
 
@@ -193,12 +192,7 @@ def plot(result: dict, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="few places and a small array, to build/benchmarks"
-    )
+    parser = options_of(__doc__, "few places and a small array")
     quick = parser.parse_args().quick
     keep_freed_memory()
     shape = (4, 17, 48, 36) if quick else (32, 17, 96, 72)

@@ -11,7 +11,6 @@ benchmarks/results/losses-<backend>-jax<version>.json and docs/losses.png.
     python benchmarks/losses.py      # --quick: a small case of each, to build/benchmarks
 """
 
-import argparse
 import os
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from choices import header, keep_freed_memory, medians, normal, number, ratio_bars, save
+from choices import header, keep_freed_memory, medians, normal, number, options_of, ratio_bars, save
 from columns import to_numpy
 from matplotlib import pyplot as plt
 
@@ -228,12 +227,7 @@ def plot(result: dict, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a small case of each, to build/benchmarks"
-    )
+    parser = options_of(__doc__, "a small case of each")
     quick = parser.parse_args().quick
     keep_freed_memory()
     shape, (batch, d, n) = (

@@ -14,7 +14,6 @@ benchmarks/results/order-<backend>-jax<version>.json and docs/order.png.
     python benchmarks/order.py               # --quick: small shapes, to build/benchmarks
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +23,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from choices import header, keep_freed_memory, medians, normal, number, save
+from choices import header, keep_freed_memory, medians, normal, number, options_of, save
 from columns import value_and_gradient
 from matplotlib import pyplot as plt
 from sklearn.isotonic import isotonic_regression
@@ -36,10 +35,10 @@ SHAPES = [(1024, 128), (64, 2048), (1, 10**5), (1, 10**6)]
 TEMPERATURES = [1e-3, 1.0, 1e3]
 BASELINE = "jnp.argsort"
 RANKS = "softmaxx soft_ranking"
-PEER_ENTRIES = 2**17  # the largest arrays of the peers, whose time grows with n²
+PEER_PAIRS = 2**28  # the most pairs of entries for peers that hold n² of them: 64×2048
 
 
-def in_jax(t: float, entries: int) -> dict[str, Callable]:
+def in_jax(t: float, pairs: int) -> dict[str, Callable]:
     """Functions of scores `[rows, n]` at temperature t."""
     functions = {
         BASELINE: jnp.argsort,
@@ -48,11 +47,11 @@ def in_jax(t: float, entries: int) -> dict[str, Callable]:
         "softmaxx expected_ranking": partial(sx.expected_ranking, sigma=t, noise=sx.exponential),
         "softmaxx soft_quantile": partial(sx.soft_quantile, q=0.5, temperature=t),
     }
-    if entries <= PEER_ENTRIES and find_spec("softjax"):
+    if pairs <= PEER_PAIRS and find_spec("softjax"):
         import softjax
 
         functions["softjax rank"] = partial(softjax.rank, axis=-1, softness=t, descending=False)
-    if entries <= PEER_ENTRIES and find_spec("ott"):
+    if pairs <= PEER_PAIRS and find_spec("ott"):
         from ott.tools import soft_sort
 
         functions["OTT ranks"] = partial(soft_sort.ranks, epsilon=t)
@@ -79,11 +78,20 @@ def first_call(f: Callable, *arguments: jax.Array) -> tuple[float, float, Callab
     return seconds, memory, lambda *given: jax.block_until_ready(compiled(*given))
 
 
+def returns(call: Callable, *arguments: jax.Array) -> bool:
+    """Whether the call ends: the linear solver of OTT's gradient may not."""
+    try:
+        call(*arguments)
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
 def measured(shape: tuple[int, int], t: float, budget: float) -> dict[str, dict]:
     """By function: seconds, ratios to the baseline, first call, memory; the error of soft ranks."""
     x = normal(shape, 0)
     scores, table, calls = jnp.asarray(x), {}, {}
-    for name, f in in_jax(t, x.size).items():
+    for name, f in in_jax(t, x.size * x.shape[-1]).items():
         compiling, memory, call = first_call(f, scores)
         table[name] = {"first call": compiling, "temporary": memory}
         calls[name] = (call, scores)
@@ -92,8 +100,10 @@ def measured(shape: tuple[int, int], t: float, budget: float) -> dict[str, dict]
             compiling, memory, call = first_call(value_and_gradient(f), scores, g)
             table[name] |= {"first call, gradient": compiling, "temporary, gradient": memory}
             calls[f"{name}, gradient"] = (call, scores, g)
+    calls = {name: call for name, call in calls.items() if returns(*call)}
     calls["NumPy, scikit-learn"] = (projected, x, t)
     seconds = medians(calls, budget)
+    table = {name: row for name, row in table.items() if name in seconds}
     for name, value in seconds.items():
         name, *gradient = name.split(", gradient")
         column = "seconds, gradient" if gradient else "seconds"
@@ -145,10 +155,7 @@ def plot(result: dict, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="small shapes, to build/benchmarks")
+    parser = options_of(__doc__, "small shapes")
     quick = parser.parse_args().quick
     keep_freed_memory()
     shapes = [(64, 256), (8, 2048)] if quick else SHAPES

@@ -15,7 +15,6 @@ docs/perturbed.png. Peers that are not installed are left out.
     python benchmarks/perturbed.py --quick   # about two minutes, to build/benchmarks
 """
 
-import argparse
 import math
 import os
 import platform
@@ -29,7 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from choices import keep_freed_memory, medians, number, save
+from choices import keep_freed_memory, medians, number, options_of, save
 from columns import value_and_gradient
 from matplotlib import pyplot as plt
 from scipy.stats import norm
@@ -356,12 +355,7 @@ def plot_times(axes: Any, costs: dict[str, dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer sizes, keys and rounds, to build/benchmarks"
-    )
+    parser = options_of(__doc__, "fewer sizes, keys and rounds")
     parser.add_argument("--no-peers", action="store_true", help="softmaxx only")
     options = parser.parse_args()
     methods = OURS | ({} if options.no_peers else peers())

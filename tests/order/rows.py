@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from registry import scores_of
 
 
 def hard_rows(n: int) -> dict[str, np.ndarray]:
@@ -32,6 +33,17 @@ def roundings(got: Any, expected: np.ndarray, unit: float) -> float:
     """The largest error, in roundings of the unit in float32."""
     error = np.abs(np.asarray(got, np.float64) - expected).max()
     return float(error / (np.finfo(np.float32).eps * unit))
+
+
+def assert_a_batch_stays(function: Any, reference: Any, kind: Any) -> None:
+    """Values and gradients of a sharded batch lie where the scores do, and nothing is gathered."""
+    scores = np.asarray(scores_of((16, 3, 10)))
+    found, sharding, program = over_meshes(function, scores, kind)
+    for one in found:
+        assert one.sharding.is_equivalent_to(sharding, 3)
+    assert "all-gather" not in program
+    expected = np.apply_along_axis(reference, -1, scores)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-12)
 
 
 def over_meshes(function: Any, scores: np.ndarray, kind: Any) -> tuple[Any, Any, str]:

@@ -9,7 +9,7 @@ import pytest
 from derivatives import check_to_second_order
 from jax.sharding import AxisType
 from order.pav import ranking_jacobian, soft_ranks
-from order.rows import TEMPERATURES, hard_rows, over_meshes, roundings
+from order.rows import TEMPERATURES, assert_a_batch_stays, hard_rows, roundings
 from registry import scores_of
 from scipy.stats import rankdata
 
@@ -124,13 +124,8 @@ def test_masked_entries_leave_the_order():
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
 def test_a_sharded_batch_stays_where_it_is(kind):
-    scores = np.asarray(scores_of((16, 3, 10)))
     function = partial(sx.soft_ranking, temperature=0.3)
-    (value, slope), sharding, program = over_meshes(function, scores, kind)
-    for one in (value, slope):
-        assert one.sharding.is_equivalent_to(sharding, 3)
-    assert "all-gather" not in program
-    np.testing.assert_allclose(value, np.apply_along_axis(soft_ranks, -1, scores, 0.3), rtol=1e-12)
+    assert_a_batch_stays(function, partial(soft_ranks, temperature=0.3), kind)
 
 
 def test_a_batch_inside_of_shard_map():

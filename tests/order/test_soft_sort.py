@@ -9,7 +9,7 @@ import pytest
 from derivatives import check_to_second_order
 from jax.sharding import AxisType
 from order.pav import soft_sorted, sort_jacobian
-from order.rows import TEMPERATURES, hard_rows, over_meshes, roundings
+from order.rows import TEMPERATURES, assert_a_batch_stays, hard_rows, roundings
 from registry import scores_of
 
 import softmaxx as sx
@@ -103,13 +103,8 @@ def test_masked_entries_leave_the_order_and_the_last_places_are_zero():
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
 def test_a_sharded_batch_stays_where_it_is(kind):
-    scores = np.asarray(scores_of((16, 3, 10)))
     function = partial(sx.soft_sort, temperature=0.9)
-    (value, slope), sharding, program = over_meshes(function, scores, kind)
-    for one in (value, slope):
-        assert one.sharding.is_equivalent_to(sharding, 3)
-    assert "all-gather" not in program
-    np.testing.assert_allclose(value, np.apply_along_axis(soft_sorted, -1, scores, 0.9), rtol=1e-12)
+    assert_a_batch_stays(function, partial(soft_sorted, temperature=0.9), kind)
 
 
 def test_one_sort_and_no_second_for_the_gradient():

@@ -4,6 +4,7 @@ types.py         the types of the public signatures
 dtypes.py        the dtype that is computed in, and casts into it
 masks.py         the rule for a masked entry
 indices.py       where an entry stands
+permuting.py     slices in another order, and back
 two_floats.py    sums and products of two floats without rounding
 elementary.py    functions with safe derivatives: √, log, x·log x
 rules.py         what the derivative rules of choices share

@@ -17,6 +17,11 @@ def working(x: Array) -> Array:
     return x.astype(working_dtype(x.dtype))
 
 
+def counts_as_zero(width: Array) -> Array:
+    """Whether a temperature or σ is 0, or so small that the 1/T³ of a derivative overflows."""
+    return (width >= 0) & (width < 2 * float(jnp.finfo(width.dtype).tiny) ** (1 / 3))
+
+
 def widest_dtype(dtypes: list[jnp.dtype]) -> jnp.dtype:
     """The dtype with the most bits."""
     return max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits)

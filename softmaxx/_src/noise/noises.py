@@ -77,11 +77,15 @@ class Noise(NamedTuple):
     difference: Callable[[Array], Array] | None = None
 
 
-def _gumbel_quantile(u: Array, v: Array) -> Array:
-    # −log u = −log1p(−v). Where u is rounded, the quotient puts right what log u lost: log1p(x) is
+def _exponential_quantile(u: Array, v: Array) -> Array:
+    # −log v = −log1p(−u). Where v is rounded, the quotient puts right what log v lost: log1p(x) is
     # x·log(w)/(w − 1) with w = 1 + x rounded (Goldberg, What every computer scientist should know
     # about floating-point arithmetic, 1991, theorem 4). It takes half the time of log1p.
-    return -jnp.log(-jnp.log(u) * (v / (1 - u)))
+    return -jnp.log(v) * (u / (1 - v))
+
+
+def _gumbel_quantile(u: Array, v: Array) -> Array:
+    return -jnp.log(_exponential_quantile(v, u))
 
 
 def _logistic_quantile(u: Array, v: Array) -> Array:
@@ -103,11 +107,6 @@ def _laplace_score_jvp(primals, tangents):
         "laplace: its density has a kink, so a second derivative is no expectation over samples; "
         "use sx.logistic, which is smooth and has the same kind of tails."
     )
-
-
-def _exponential_quantile(u: Array, v: Array) -> Array:
-    # −log v = −log1p(−u), put right where v is rounded, as for `gumbel`.
-    return -jnp.log(v) * (u / (1 - v))
 
 
 def _exponential_score(z: Array) -> Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import checks, sharding
+from softmaxx._src.core import checks, permuting, sharding
 from softmaxx._src.core.types import Array, ArrayLike
 from softmaxx._src.oracles import selection
 
@@ -66,12 +66,8 @@ def _by_pairs(x: Array, axis: int) -> Array:
 def _by_sorting(x: Array, axis: int) -> Array:
     """n at the first entry of the falling order, n − 1 at the second, …
 
-    Integers are sorted faster than floats. The order is inverted by a scatter, since some versions
-    of XLA compile the argsort of an order wrongly on a GPU in x64 mode.
+    Integers are sorted faster than floats.
     """
     order = jnp.argsort(~selection.bit_order(x), axis, stable=True)
     ranks = x.shape[axis] - lax.broadcasted_iota(order.dtype, x.shape, axis) + 0 * order
-    others = tuple(other for other in range(x.ndim) if other != axis)
-    along = lax.ScatterDimensionNumbers((), (axis,), (axis,), others, others)
-    places = {"unique_indices": True, "mode": "promise_in_bounds"}
-    return lax.scatter(0 * order, order[..., None], ranks, along, **places)
+    return permuting.out_of_order(ranks, order, axis)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from softmaxx._src.choices import engine
-from softmaxx._src.core import elementary, reductions, rules
+from softmaxx._src.core import dtypes, elementary, reductions, rules
 from softmaxx._src.core.types import Array
 
 
@@ -44,7 +44,7 @@ def blurred_quantile(x, temperature, origin, rank, n, ends, axes) -> tuple[Array
     most T/2 below the i-th score, and that score for T = 0. Both may have a longer batch than x.
     `ends` are the lowest and the highest score.
     """
-    place, sharp = _place(rank, n, x.dtype), _is_sharp(temperature)
+    place, sharp = _place(rank, n, x.dtype), dtypes.counts_as_zero(temperature)
     # Beyond the largest T nothing changes, and 1/T would underflow.
     range_ = ends[1] / 2 - ends[0] / 2
     largest = jnp.maximum(range_ / float(jnp.finfo(x.dtype).eps), 1)
@@ -59,11 +59,6 @@ def blurred_quantile(x, temperature, origin, rank, n, ends, axes) -> tuple[Array
     u = jnp.where(flat == flat, flat, u)
     moved = jnp.where(sharp, 0, jnp.where(jnp.isnan(temperature), jnp.nan, u * used))
     return origin + 0 * moved, moved
-
-
-def _is_sharp(temperature: Array) -> Array:
-    """Whether T counts as 0: below, the 1/T³ of a second derivative overflows."""
-    return temperature < 2 * float(jnp.finfo(temperature.dtype).tiny) ** (1 / 3)
 
 
 def _bracket(from_origin: Callable, ends, place: _Place) -> engine.Bracket:
@@ -151,7 +146,7 @@ def _blurred_quantile_jvp(axes, primals, tangents):
 # The backward pass keeps x alone.
 @partial(jax.checkpoint, static_argnums=0, prevent_cse=False)
 def _linear(axes, x, temperature, origin, moved, rank, n, dx, dtemperature):
-    sharp = _is_sharp(temperature)
+    sharp = dtypes.counts_as_zero(temperature)
     used = jnp.where(sharp, 1, temperature)
     z = jnp.where(sharp, 0, engine.scaled(origin, origin, used)(x, moved / used))
     place = _place(rank, n, x.dtype)

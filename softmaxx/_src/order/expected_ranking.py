@@ -82,8 +82,7 @@ def _expected_ranking(
 ) -> Array:
     x = dtypes.working(scores)
     sigma = dtypes.in_dtype_and_rank_of(sigma, x)
-    # Below this σ the 1/σ³ of a second derivative overflows.
-    sharp = (sigma >= 0) & (sigma < 2 * float(jnp.finfo(sigma.dtype).tiny) ** (1 / 3))
+    sharp = dtypes.counts_as_zero(sigma)
     wrong = jnp.isnan(x)
     if where is not None:
         where = sharding.mask_keeping_sharding(masks.in_rank_of(where, x), x)

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import rules, sharding
+from softmaxx._src.core import permuting, rules, sharding
 from softmaxx._src.core.types import Array
 from softmaxx._src.noise.differences import ExponentialTail
 from softmaxx._src.oracles import selection
-from softmaxx._src.order import permuting
 from softmaxx._src.order.exponential_sums import FAR, sums_of_both_sides
 
 

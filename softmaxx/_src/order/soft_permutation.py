@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmaxx._src.choices import simplex
-from softmaxx._src.core import checks, dtypes
+from softmaxx._src.core import checks, dtypes, permuting
 from softmaxx._src.core.types import Array, ArrayLike, Number
-from softmaxx._src.order import permuting, sorted_slices
+from softmaxx._src.order import sorted_slices
 
 
 def soft_permutation(

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import dtypes, rules
+from softmaxx._src.core import dtypes, permuting, rules
 from softmaxx._src.core.types import Array, ArrayLike, Number
-from softmaxx._src.order import isotonic, permuting, sorted_slices
+from softmaxx._src.order import isotonic, sorted_slices
 
 
 def soft_ranking(

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import checks, dtypes, sharding
+from softmaxx._src.core import checks, dtypes, masks, sharding
+from softmaxx._src.core.permuting import summed, taken
 from softmaxx._src.core.types import Array, ArrayLike, Number
 from softmaxx._src.oracles import selection
-from softmaxx._src.order.permuting import taken
 
 
 class Sorted(NamedTuple):
@@ -39,9 +39,7 @@ def slices(
     like = sharding.zeros_keeping_sharding(lax.slice_in_dim(scores, 0, 1, axis=axis))
     temperature = dtypes.in_dtype_and_rank_of(temperature, scores) + dtypes.working(like)
     if where is not None:
-        where = jnp.asarray(where)
-        where = lax.expand_dims(where, range(scores.ndim - where.ndim))
-        where = sharding.mask_keeping_sharding(where, scores)
+        where = sharding.mask_keeping_sharding(masks.in_rank_of(where, scores), scores)
         scores = jnp.where(where, scores, 0)
     broken = jnp.isnan(scores).any(axis, keepdims=True) | ~(temperature >= 0)
     temperature = jnp.where(broken, jnp.nan, temperature)
@@ -63,8 +61,8 @@ def ascending(x: Array, where: Array | None) -> Sorted:
     else:
         key, count = jnp.where(where, key, limit), where.sum(-1, keepdims=True, dtype=jnp.int32)
     key, order = lax.sort((key, index), dimension=-1, num_keys=1)
-    values = lax.bitcast_convert_type(jnp.where(key < 0, key ^ limit, key), x.dtype)
-    return Sorted(jnp.where(key == limit, 0, values), order, count)
+    values = jnp.where(key == limit, 0, selection.of_bits(key, x.dtype))
+    return Sorted(values, order, count)
 
 
 def position(x: Array) -> Array:
@@ -103,21 +101,6 @@ def _means(block: Array, length: Array, values: Array) -> Array:
 
     A long sum of floats is inexact, so the mean of what it leaves is added.
     """
-    first = _sums(block, values) / length.astype(values.dtype)
+    first = summed(values, block) / length.astype(values.dtype)
     left = values - taken(first, block)
-    return first + _sums(block, left) / length.astype(values.dtype)
-
-
-def _sums(block: Array, values: Array) -> Array:
-    return lax.scatter_add(
-        jnp.zeros_like(values),
-        block[..., None],
-        values,
-        _scattered(block),
-        mode="promise_in_bounds",
-    )
-
-
-def _scattered(index: Array) -> lax.ScatterDimensionNumbers:
-    batch, last = tuple(range(index.ndim - 1)), (index.ndim - 1,)
-    return lax.ScatterDimensionNumbers((), last, last, batch, batch)
+    return first + summed(left, block) / length.astype(values.dtype)
