@@ -160,6 +160,18 @@ def test_ignored_wrong_and_masked_labels(number, alpha):
     assert np.isfinite(slope[4]).all()
 
 
+@pytest.mark.parametrize("alpha", [1.0, 1.5])
+def test_a_negative_target_is_nan(alpha):
+    targets = np.array([[0.5, 0.7, -0.2], [0.5, 0.5, 0.0], [1.0, -1.0, 0.0]])
+
+    def loss(scores):
+        return sx.entmax_loss(scores, targets, alpha=alpha)
+
+    losses, pull = jax.vjp(loss, np.zeros((3, 3)))
+    np.testing.assert_array_equal(np.isnan(losses), [True, False, True])
+    np.testing.assert_array_equal(np.isnan(pull(np.ones(3))[0]).any(-1), [True, False, True])
+
+
 @each_path
 def test_where_takes_classes_out(number, alpha):
     rows, here, *_ = case("seen", number, alpha)

@@ -64,7 +64,8 @@ def test_derivatives_in_everything(alpha):
 
     epsilon, temperature = np.array([[0.1], [0.3], [0.7], [0.4]]), np.full((4, 1), 0.8)
     learned = [np.full((4, 1), 1.3)] if alpha == 1.3 else []
-    check_to_second_order(loss, scores, distributions(), temperature, epsilon, *learned)
+    soft = smoothed(distributions(), 0.1)
+    check_to_second_order(loss, scores, soft, temperature, epsilon, *learned)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1.5, *map(slow, [2.0, 1.3])])
@@ -159,3 +160,12 @@ def test_half_precision_is_rounded_once():
 def test_a_wrong_epsilon(epsilon, said):
     with pytest.raises(ValueError, match=f"entmax_loss: label_smoothing=?{said}"):
         sx.entmax_loss(np.zeros((4, 6)), LABELS, label_smoothing=epsilon)
+
+
+@pytest.mark.parametrize("targets", [LABELS, distributions()])
+def test_a_traced_epsilon_out_of_range_is_nan(targets):
+    epsilon = np.array([[-0.1], [0.1], [1.5], [1.0]])
+    losses = jax.jit(
+        lambda e: sx.entmax_loss(np.zeros((4, 6)), targets, temperature=1.0, label_smoothing=e)
+    )(epsilon)
+    np.testing.assert_array_equal(np.isnan(losses), [True, False, True, False])

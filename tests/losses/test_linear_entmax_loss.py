@@ -1,6 +1,7 @@
 """The loss in blocks of classes: the loss of all scores with every option, and its derivatives."""
 
 import itertools
+from functools import partial
 from typing import Any
 
 import jax
@@ -391,3 +392,59 @@ def test_alpha_and_the_cap_are_finite():
             sx.linear_entmax_loss(one, weights, label, alpha=alpha)
     with pytest.raises(ValueError, match="soft_cap=inf; pass a finite soft_cap"):
         sx.linear_entmax_loss(one, weights, label, soft_cap=np.inf)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.5, slow(1.3), slow(2.0)])
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30])
+def test_a_small_temperature_divides_differences_only(alpha, temperature):
+    """Scores that a dtype holds exactly: what is left of 3 − 3 is 0 at any temperature."""
+    scores = np.array([[3.0, 3.0, 1.0, -2.0], [1.0, 2.0, 3.0, 0.0]], np.float32)
+    labels = np.array([0, 1])
+
+    def losses(scores, linear: bool):
+        t = np.float32(temperature)
+        if linear:
+            one = np.eye(2, dtype=np.float32)
+            return sx.linear_entmax_loss(one, scores, labels, alpha=alpha, temperature=t)
+        return sx.entmax_loss(scores, labels, alpha=alpha, temperature=t)
+
+    for linear in (True, False):
+        found, pull = jax.vjp(partial(losses, linear=linear), scores)
+        np.testing.assert_allclose(found, [0, 1], atol=2 * temperature)
+        p = np.array([[0.5, 0.5, 0, 0], [0, 0, 1, 0]])
+        slope = pull(np.ones(2, np.float32))[0]
+        np.testing.assert_allclose(slope, p - np.eye(4)[labels], rtol=3e-7)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.5, slow(1.3), slow(2.0)])
+def test_a_bias_of_minus_infinity_is_no_class(alpha):
+    bias = np.where(np.arange(CLASSES) % 5 == 4, -np.inf, 0.0)
+    labels, options = np.array([0, 3, 36, 35, 2, 17]), {"alpha": alpha, "label_smoothing": 0.2}
+
+    def both(features, weights):
+        layer = {"bias": bias, "block_size": BLOCK}
+        in_blocks = sx.linear_entmax_loss(features, weights, labels, **layer, **options)
+        return in_blocks, sx.entmax_loss(features @ weights + bias[None], labels, **options)
+
+    (got, expected), pull = jax.vjp(both, FEATURES, weights_of())
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+    zeros = np.zeros(6)
+    for one, other in zip(pull((COTANGENT, zeros)), pull((zeros, COTANGENT)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+def test_what_is_out_of_range_and_traced_is_nan():
+    features, weights = FEATURES[:2], weights_of()
+    soft = np.full((2, CLASSES), 1 / CLASSES)
+    loss = partial(sx.linear_entmax_loss, features, weights, LABELS[:2])
+    for name, wrong in [
+        ("label_smoothing", 1.5),
+        ("label_smoothing", -0.1),
+        ("z_loss", -1.0),
+        ("soft_cap", 0.0),
+        ("temperature", -1.0),
+    ]:
+        assert np.isnan(jax.jit(lambda value, name=name: loss(**{name: value}))(wrong)).all()
+    soft[0, 4] = -1e-3
+    losses = sx.linear_entmax_loss(features, weights, soft)
+    np.testing.assert_array_equal(np.isnan(losses), [True, False])

@@ -87,7 +87,7 @@ def of_distributions(
     For another sum it is Σy times the loss of y/Σy.
     """
     peak = problem.solved.peak
-    y = targets.astype(peak.dtype)
+    y = nonnegative(targets.astype(peak.dtype))
     rest, at_peak = reductions.sums(_apart(y, problem.solved), axes)
     total = rest + at_peak
     is_counted = (total != 0) & ~(peak == -jnp.inf)
@@ -95,6 +95,11 @@ def of_distributions(
     penalty = -problem.temperature * smoothed_max.entropy(share, problem.alpha, power, axes)
     above = _of_distributions(*problem, y, total, rest, is_counted, power, axes)
     return above + total * penalty, is_counted
+
+
+def nonnegative(y: Array) -> Array:
+    """y, nan where it is negative."""
+    return jnp.where(y < 0, jnp.nan, y)
 
 
 def _apart(y: Array, solved: Solved) -> tuple[Array, Array]:

@@ -1,6 +1,6 @@
 """Losses: scores and targets → a number for each choice.
 
-entmax_loss.py          of labels and distributions, by label_smoothing.py
+entmax_loss.py          of labels and distributions, by smoothed_loss.py
 structured.py           Fenchel–Young losses of a smoothed max, SPO+ of an oracle
 linear_entmax_loss.py   the same as entmax_loss from features and weights, with linear_targets.py
 linear_loss.py          what it computes of a row; the scores come in blocks of classes:

@@ -31,21 +31,21 @@ class Kind(NamedTuple):
 
     alpha: float
     power: Power
-    with_maximum: bool
+    with_height: bool
     with_lead: bool
 
 
 class Solved(NamedTuple):
     """The solution of each row, `[1, ..., 1]`, without a derivative.
 
-    The threshold is τ + δ, measured such that it is 0 where the largest score has all the weight:
-    p = (1 + (α−1)(z − peak − τ − δ))₊^{1/(α−1)}, which is exp(z − peak − τ) for α = 1.
+    The threshold is τ + δ, measured such that it is 0 where the largest score has all the weight.
+    With z = (score − peak)/T it is p = (1 + (α−1)(z − τ − δ))₊^{1/(α−1)}, and exp(z − τ) for α = 1.
     """
 
     peak: Array
     tau: Array
     delta: Array
-    height: Array  # the smoothed max less the largest score
+    height: Array  # the smoothed max less the largest score, over T
     rest: Array  # Σp of the others
 
 
@@ -69,20 +69,23 @@ def _log_sum_exp(layer: BlockedLayer, reader: Reader, _: Kind) -> tuple[Solved, 
 
     def body(carry, step):
         peak, total, sums = carry
-        z = layer.scores(step)
-        x = reader.others(z, step)
+        scores = layer.scores(step)
+        x = reader.others(scores, step)
         higher = jnp.maximum(peak, x.max(-1, keepdims=True))
-        origin = _finite(higher)
-        total = total * jnp.exp(peak - origin) + jnp.exp(x - origin).sum(-1, keepdims=True)
-        return higher, total, _added(sums, reader.terms(z, step))
+        e = exp_below(x, _finite(higher)).sum(-1, keepdims=True)
+        total = total * exp_below(peak, _finite(higher)) + e
+        return higher, total, _added(sums, reader.terms(scores, step))
+
+    def exp_below(x, peak):
+        return jnp.exp(layer.below(x, peak))
 
     zero = layer.zero
     each, totals, sums = layer.fold(body, (zero - jnp.inf, zero, (zero,) * reader.number))
     sums = _over_shards(sums)
     score = reader.own(sums)
     peak = _finite(jnp.maximum(each.max(0, keepdims=True), score))
-    rest = (totals * jnp.exp(each - peak)).sum(0, keepdims=True)
-    total = rest + jnp.exp(score - peak)
+    rest = (totals * exp_below(each, peak)).sum(0, keepdims=True)
+    total = rest + exp_below(score, peak)
     height = jnp.where(score == peak, jnp.log1p(rest), jnp.log(total))
     return Solved(peak, height, jnp.zeros_like(height), height, rest / total), sums
 
@@ -121,8 +124,8 @@ def _by_groups(layer: BlockedLayer, reader: Reader, kind: Kind) -> tuple[Solved,
         )
 
     passes = [*(partial(over, level) for level in levels), over_all]
-    own = score - peak
-    found = _threshold(passes, own, peak, layer.classes, kind)
+    own = layer.below(score, peak)
+    found = _threshold(passes, own, partial(layer.below, peak=peak), layer.classes, kind)
     return _solved(found, own, peak, kind), sums
 
 
@@ -147,17 +150,17 @@ class Moments(NamedTuple):
     over_s3: Array
 
 
-def _threshold(passes: list[Callable], own: Array, peak: Array, classes: int, kind: Kind):
-    """τ, δ and the moments of the others at τ. `own` is the label's score less the peak.
+def _threshold(passes: list[Callable], own: Array, below: Callable, classes: int, kind: Kind):
+    """τ, δ and the moments of the others at τ. `own` is the z of the label, `below` gives others.
 
     A pass is a function: it gives the sums of lanes over some of the others.
     """
-    eps, tiny = float(jnp.finfo(peak.dtype).eps), float(jnp.finfo(peak.dtype).tiny)
+    eps, tiny = float(jnp.finfo(own.dtype).eps), float(jnp.finfo(own.dtype).tiny)
     epsilon = kind.alpha - 1
 
     def step_on(sums_over):
         def step(tau, _):
-            others = sums_over(partial(_moments, peak=peak, tau=tau, kind=kind))
+            others = sums_over(lambda scores: _moments(below(scores), tau, kind))
             moments = Moments(*others)
             log_s, missing = _of_label(own - tau, epsilon)
             r = 1 / jnp.maximum(jnp.exp(log_s), eps)
@@ -171,13 +174,13 @@ def _threshold(passes: list[Callable], own: Array, peak: Array, classes: int, ki
 
     all_equal = -math.expm1(-epsilon * math.log(classes)) / epsilon
     upper = min(all_equal * 1.001 + eps, 1 / epsilon)
-    zero, steps = 0 * peak, [step_on(one) for one in passes]
+    zero, steps = jnp.zeros_like(own), [step_on(one) for one in passes]
     return engine.solve(steps, zero, eps / 4, (zero, zero + upper), aside=len(Moments._fields))
 
 
-def _moments(x: Array, peak: Array, tau: Array, kind: Kind) -> Moments:
+def _moments(z: Array, tau: Array, kind: Kind) -> Moments:
     """The terms of each entry."""
-    s, p, r = _power(x, peak, tau, 0 * tau, kind)
+    s, p, r = _power(z, tau, 0 * tau, kind)
     return Moments(jnp.where(p == 0, 0, p * s), p, p * r, p * r * r, p * r * r * r)
 
 
@@ -208,21 +211,19 @@ def _solved(found: engine.Root, own: Array, peak: Array, kind: Kind) -> Solved:
 _PLAIN_FROM = 1.25  # this α: s is ε·t, from here on; below it is 1 + ε·t, which is near 1 there
 
 
-def _power(
-    x: Array, peak: Array, tau: Array, delta: Array, kind: Kind
-) -> tuple[Array, Array, Array]:
-    """s = 1 + ε(x − peak − τ − δ) where it is positive, p = s^{1/ε} and 1/s.
+def _power(z: Array, tau: Array, delta: Array, kind: Kind) -> tuple[Array, Array, Array]:
+    """s = 1 + ε(z − τ − δ) where it is positive, p = s^{1/ε} and 1/s.
 
-    An entry that barely has weight lies 1/ε − τ below the peak. There x − peak + 1/ε is exact, so
-    that p has all digits, if τ has.
+    An entry that barely has weight lies 1/ε − τ below the peak. There z + 1/ε is exact, so that p
+    has all digits, if τ has.
     """
-    epsilon, dtype = kind.alpha - 1, x.dtype
+    epsilon, dtype = kind.alpha - 1, z.dtype
     if kind.alpha < _PLAIN_FROM:
-        offset, t = 1.0, x - peak - tau - delta
+        offset, t = 1.0, z - tau - delta
     else:
         high = np.asarray(1 / epsilon, dtype)
         low = np.asarray(1 / epsilon - float(high), dtype)
-        offset, t = 0.0, ((x - peak + high) - tau) - (delta - low)
+        offset, t = 0.0, ((z + high) - tau) - (delta - low)
     e, b = jnp.asarray(epsilon, dtype), jnp.asarray(offset, dtype)
     eps = float(jnp.finfo(dtype).eps)
     smallest = eps * (offset + epsilon * tau + eps)  # below it s is rounding
@@ -278,12 +279,19 @@ def _inserted(largest: tuple[Array, ...], x: Array) -> tuple[Array, ...]:
     return tuple(found)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(4,))
-def choice(z: Array, tau: Array, peak: Array, delta: Array, kind: Kind) -> Array:
-    """p of the entries with the scores z, without a derivative in peak and δ."""
+def below_peak(layer: BlockedLayer, solved: Solved, step: Array) -> Array:
+    """z of a block, for derivatives: the largest score is a constant, and so is a z of −inf."""
+    scores, peak = layer.scores(step), lax.stop_gradient(solved.peak)
+    is_class = scores != -jnp.inf
+    return jnp.where(is_class, layer.below(jnp.where(is_class, scores, peak), peak), -jnp.inf)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def choice(z: Array, tau: Array, delta: Array, kind: Kind) -> Array:
+    """p of the entries at z = (scores − peak)/T, without a derivative in δ."""
     if kind.power is Power.EXPONENTIAL:
-        return jnp.exp(z - peak - tau)
-    return _power(z, peak, tau, delta, kind)[1]
+        return jnp.exp(z - tau)
+    return _power(z, tau, delta, kind)[1]
 
 
 @choice.defjvp
@@ -307,16 +315,16 @@ def threshold(layer: BlockedLayer, solved: Solved, kind: Kind) -> Array:
 
 @threshold.defjvp
 def _threshold_jvp(kind, primals, tangents):
-    # Σφ(z − τ) = 1 for all scores, so τ' = ⟨w, dz⟩/Σw with w = φ'.
+    # Σφ(z − τ) = 1 for all z, so τ' = ⟨w, dz⟩/Σw with w = φ'.
     layer, solved = primals
     tau = threshold(layer, solved, kind)
 
     def slopes(z):
-        return slope(choice(z, tau, solved.peak, solved.delta, kind), kind)
+        return slope(choice(z, tau, solved.delta, kind), kind)
 
     def moved(step):
-        z, dz = jax.jvp(lambda layer: layer.scores(step), (layer,), tangents[:1])
+        z, dz = jax.jvp(lambda layer: below_peak(layer, solved, step), (layer,), tangents[:1])
         return (slopes(z) * dz,)
 
-    (total,) = layer.summed(lambda step: (slopes(layer.scores(step)),), 1)
+    (total,) = layer.summed(lambda step: (slopes(below_peak(layer, solved, step)),), 1)
     return tau, layer.summed(moved, 1)[0] / jnp.where(total == 0, 1, total)

@@ -29,7 +29,10 @@ from softmaxx._src.core.types import Array, Number
 )
 @dataclass(frozen=True)
 class BlockedLayer:
-    """A layer with the scores cap(features·weights + bias)/T, for `size` classes of each shard."""
+    """A layer with the scores cap(features·weights + bias), for `size` classes of each shard.
+
+    The choice is that of scores/T. Only differences of scores are divided, by `below`.
+    """
 
     features: Array  # [shards, ..., d], in the working dtype
     weights: Array  # [d, shards, classes of a shard]
@@ -51,11 +54,6 @@ class BlockedLayer:
         return math.prod(self.weights.shape[1:])
 
     @property
-    def count_of_classes(self) -> Array | int:
-        """How many of them are not masked."""
-        return self.classes if self.kept is None else self.kept.sum()
-
-    @property
     def zero(self) -> Array:
         """Zeros `[shards, ..., 1]`, spread over the devices as the scores are."""
         return sharding.full_keeping_sharding(0, self.features[..., :1])
@@ -72,11 +70,14 @@ class BlockedLayer:
             x += self._along_classes(bias).astype(x.dtype)
         if self.soft_cap is not None:
             x = self.soft_cap * elementary.tanh(x / self.soft_cap)
-        if self.temperature is not None:
-            x /= self.temperature
         if kept is not None:
             x = where(self._along_classes(kept) > 0, x, -jnp.inf)
         return x if self._is_cut_evenly else where(self._is_new(step), x, -jnp.inf)
+
+    def below(self, scores: Array, peak: Array) -> Array:
+        """(scores − peak)/T."""
+        below = scores - peak
+        return below if self.temperature is None else below / self.temperature
 
     def index(self, step: Array | int) -> Array:
         """The numbers of the classes in a block, `[shards, 1, …, block]`; −1 if seen before."""
@@ -166,7 +167,7 @@ def blocked(
         weights,
         None if bias is None else cut(bias),
         None if kept is None else cut(kept.astype(working)),
-        None if soft_cap is None else jnp.asarray(soft_cap).astype(working),
+        None if soft_cap is None else _positive(jnp.asarray(soft_cap).astype(working)),
         None if temperature is None else temperature.astype(working)[None],
         block_length(weights.shape[-1], max(1, size // shards)),
         np.dtype(factors),
@@ -176,6 +177,11 @@ def blocked(
 def where(mask: Array, x: Array, otherwise: float) -> Array:
     """x where the mask is True. The mask broadcasts, on an explicit mesh too."""
     return jnp.where(sharding.mask_keeping_sharding(mask, x), x, otherwise)
+
+
+def _positive(value: Array) -> Array:
+    """The value, nan where it is out of range."""
+    return jnp.where(value > 0, value, jnp.nan)
 
 
 def shards_of(weights: Array) -> int:

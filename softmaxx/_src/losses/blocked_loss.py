@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from softmaxx._src.choices import simplex_loss
 from softmaxx._src.core import sharding
 from softmaxx._src.core.types import Array
 from softmaxx._src.losses import blocked_choice, blocked_layer
@@ -20,11 +21,16 @@ from softmaxx._src.losses.blocked_layer import BlockedLayer
 
 
 class Readings(NamedTuple):
-    """What is known of each row, `[1, ..., 1]`."""
+    """What is known of each row, `[1, ..., 1]`, for z = (scores − peak)/T.
 
-    loss: Array  # F − ⟨z, y⟩, and for a teacher F(z) − F(t) − ⟨z − t, y⟩
-    maximum: Array  # F, the smoothed max
-    lead: Array  # of the label's score over the mean score, or 0
+    The peak is a constant in derivatives.
+    """
+
+    loss: Array  # F(z) − ⟨z, y⟩, and for a teacher F(z) − F(t) − ⟨z − t, y⟩
+    height: Array  # F(z), the smoothed max
+    lead: Array  # of the label's z over the mean, or 0
+    classes: Array  # that have a score above −inf, if the lead is wanted
+    peak: Array
 
 
 class Labels(NamedTuple):
@@ -33,43 +39,45 @@ class Labels(NamedTuple):
     label: Array  # [1, ..., 1]
 
     def at(self, layer: BlockedLayer, z: Array, step: Array) -> Array:
-        """Which entries of a block are the label's, in the shape of its scores."""
+        """Which entries of a block are the label's, in the shape of z."""
         return sharding.mask_keeping_sharding(layer.index(step) == self.label, z)
 
     def reader(self, layer: BlockedLayer, kind: Kind) -> Reader:
-        """The label stands apart from the others. Its score is read, and the sum of all."""
+        """The label stands apart. Its score is read, the sum of all, and how many there are."""
 
-        def terms(z, step):
-            own = jnp.where(self.at(layer, z, step), z, 0).sum(-1, keepdims=True)
-            every = jnp.where(z == -jnp.inf, 0, z).sum(-1, keepdims=True)
-            return (own, every)[: 1 + kind.with_lead]
+        def terms(scores, step):
+            own = jnp.where(self.at(layer, scores, step), scores, 0).sum(-1, keepdims=True)
+            if not kind.with_lead:
+                return (own,)
+            is_class = scores != -jnp.inf
+            every = jnp.where(is_class, scores, 0).sum(-1, keepdims=True)
+            return own, every, is_class.sum(-1, keepdims=True).astype(own.dtype)
 
         return Reader(
-            lambda z, step: jnp.where(self.at(layer, z, step), -jnp.inf, z),
+            lambda scores, step: jnp.where(self.at(layer, scores, step), -jnp.inf, scores),
             terms,
-            1 + kind.with_lead,
+            3 if kind.with_lead else 1,
             lambda sums: sums[0],
         )
 
     def readings(self, layer: BlockedLayer, solved: Solved, sums: Sums, kind: Kind) -> Readings:
-        score, *every = sums
-        loss, maximum = solved.height + (solved.peak - score), solved.peak + solved.height
-        lead = score - every[0] / layer.count_of_classes if kind.with_lead else 0 * maximum
-        return Readings(loss, maximum, lead)
+        score, every, classes = sums if kind.with_lead else (*sums, 0 * solved.peak, 1)
+        loss = solved.height - layer.below(score, solved.peak)
+        lead = layer.below(score, every / classes)
+        return Readings(loss, solved.height, lead, classes + 0 * solved.peak, solved.peak)
 
-    def moved(self, layer, tangents, solved, tau, maximum, kind):
+    def moved(self, layer, tangents, solved, tau, values, kind):
         """The terms of the tangents of the readings, as a function of the step.
 
         p − 1 at the label is minus the sum of p over the others. Its own derivative is that of p.
         """
 
         def terms(step):
-            z, dz = jax.jvp(lambda layer: layer.scores(step), (layer,), tangents[:1])
-            p = blocked_choice.choice(z, tau, solved.peak, solved.delta, kind)
+            z, dz, p = _moved_choice(layer, tangents[0], solved, tau, step, kind)
             at = self.at(layer, z, step)
             slope = jnp.where(at, p - lax.stop_gradient(p) - solved.rest, p)
-            lead = jnp.where(at, 1, 0) - 1 / layer.count_of_classes
-            return (slope * dz, p * dz, lead.astype(z.dtype) * dz)
+            lead = jnp.where(z == -jnp.inf, 0, at.astype(z.dtype) - 1 / values.classes)
+            return (slope * dz, p * dz, lead * dz)
 
         return terms
 
@@ -82,35 +90,31 @@ class Distributions(NamedTuple):
     counted: Array  # [1, ..., 1], whether the row counts; if not it may hold nan
 
     def entries(self, layer: BlockedLayer, step: Array) -> Array:
-        """The targets of a block, `[shards, ..., block]`."""
-        return blocked_layer.where(self.counted, layer.entries(self.y, step), 0)
+        """The targets of a block, `[shards, ..., block]`, nan where they are negative."""
+        y = blocked_layer.where(self.counted, layer.entries(self.y, step), 0)
+        return simplex_loss.nonnegative(y)
 
     def reader(self, layer: BlockedLayer, kind: Kind) -> Reader:
-        def terms(z, step):
-            y = self.entries(layer, step).astype(z.dtype)
-            return ((_finite_where_used(z, y) * y).sum(-1, keepdims=True),)
+        def terms(scores, step):
+            y = self.entries(layer, step).astype(scores.dtype)
+            return ((_finite_where_used(scores, y) * y).sum(-1, keepdims=True),)
 
-        return Reader(lambda z, _: z, terms, 1, lambda sums: jnp.full_like(sums[0], -jnp.inf))
+        return Reader(lambda scores, _: scores, terms, 1, _no_label)
 
     def readings(self, layer: BlockedLayer, solved: Solved, sums: Sums, kind: Kind) -> Readings:
-        maximum = solved.peak + solved.height
-        loss = self.total * solved.height - (sums[0] - self.total * solved.peak)
-        return Readings(loss, maximum, 0 * maximum)
+        below = layer.below(sums[0], self.total * solved.peak)
+        return _without_lead(self.total * solved.height - below, solved)
 
-    def moved(self, layer, tangents, solved, tau, maximum, kind):
+    def moved(self, layer, tangents, solved, tau, values, kind):
         """⟨t·p − y, dz⟩ − ⟨z, dy⟩, and F·dt for the sum t of y: together ⟨F − z, dy⟩."""
 
-        def both(layer, y, step):
-            return layer.scores(step), self._replace(y=y).entries(layer, step)
-
         def terms(step):
-            (z, y), (dz, dy) = jax.jvp(
-                partial(both, step=step), (layer, self.y), (tangents[0], tangents[1].y)
+            z, dz, p = _moved_choice(layer, tangents[0], solved, tau, step, kind)
+            y, dy = jax.jvp(
+                lambda y: self._replace(y=y).entries(layer, step), (self.y,), (tangents[1].y,)
             )
-            p = blocked_choice.choice(z, tau, solved.peak, solved.delta, kind)
             y, dy = y.astype(z.dtype), dy.astype(z.dtype)
-            below = jnp.where((y == 0) & (z == -jnp.inf), 0, z - solved.peak)
-            by_targets = (maximum - solved.peak - below) * dy
+            by_targets = (values.height - _finite_where_used(z, y)) * dy
             return (self.total * p - y) * dz + by_targets, p * dz, 0 * dz
 
         return terms
@@ -124,28 +128,28 @@ class Teacher(NamedTuple):
 
     def entries(self, step: Array, kind: Kind) -> tuple[Array, Array]:
         """The scores of the other layer, and the choice."""
-        t, solved = self.layer.scores(step), self.solved
-        return t, blocked_choice.choice(t, solved.tau, solved.peak, solved.delta, kind)
+        scores, solved = self.layer.scores(step), self.solved
+        z = self.layer.below(scores, solved.peak)
+        return scores, blocked_choice.choice(z, solved.tau, solved.delta, kind)
 
     def reader(self, layer: BlockedLayer, kind: Kind) -> Reader:
-        def terms(z, step):
-            t, y = self.entries(step, kind)
-            above = _finite_where_used(z, y) - _finite_where_used(t, y)
+        def terms(scores, step):
+            teachers, y = self.entries(step, kind)
+            above = _finite_where_used(scores, y) - _finite_where_used(teachers, y)
             return ((above * y).sum(-1, keepdims=True),)
 
-        return Reader(lambda z, _: z, terms, 1, lambda sums: jnp.full_like(sums[0], -jnp.inf))
+        return Reader(lambda scores, _: scores, terms, 1, _no_label)
 
     def readings(self, layer: BlockedLayer, solved: Solved, sums: Sums, kind: Kind) -> Readings:
-        maximum, heights = solved.peak + solved.height, solved.height - self.solved.height
-        loss = heights + ((solved.peak - self.solved.peak) - sums[0])
-        return Readings(loss, maximum, 0 * maximum)
+        heights = solved.height - self.solved.height
+        above = layer.below(sums[0], solved.peak - self.solved.peak)
+        return _without_lead(heights - above, solved)
 
-    def moved(self, layer, tangents, solved, tau, maximum, kind):
+    def moved(self, layer, tangents, solved, tau, values, kind):
         """⟨p − y, dz⟩."""
 
         def terms(step):
-            z, dz = jax.jvp(lambda layer: layer.scores(step), (layer,), tangents[:1])
-            p = blocked_choice.choice(z, tau, solved.peak, solved.delta, kind)
+            _, dz, p = _moved_choice(layer, tangents[0], solved, tau, step, kind)
             _, y = self.entries(step, kind)
             return (p - y) * dz, p * dz, 0 * dz
 
@@ -158,6 +162,23 @@ Targets = Labels | Distributions | Teacher
 def _finite_where_used(z: Array, y: Array) -> Array:
     """The scores, with 0 for those of −inf that have no weight."""
     return jnp.where((y == 0) & (z == -jnp.inf), 0, z)
+
+
+def _no_label(sums: Sums) -> Array:
+    return jnp.full_like(sums[0], -jnp.inf)
+
+
+def _without_lead(loss: Array, solved: Solved) -> Readings:
+    zero = 0 * solved.peak
+    return Readings(loss, solved.height, zero, zero, solved.peak)
+
+
+def _moved_choice(layer, tangent, solved, tau, step, kind) -> tuple[Array, Array, Array]:
+    """z of a block, its tangent, and p."""
+    z, dz = jax.jvp(
+        lambda layer: blocked_choice.below_peak(layer, solved, step), (layer,), (tangent,)
+    )
+    return z, dz, blocked_choice.choice(z, tau, solved.delta, kind)
 
 
 def taught(layer: BlockedLayer, kind: Kind) -> Teacher:
@@ -186,8 +207,9 @@ def _readings_jvp(kind, primals, tangents):
     layer, targets, solved, _ = primals
     values = _readings(*primals, kind)
     tau = blocked_choice.threshold(layer, solved, kind)
-    terms = targets.moved(layer, tangents, solved, tau, values.maximum, kind)
-    wanted = [True, kind.with_maximum, kind.with_lead]
+    terms = targets.moved(layer, tangents, solved, tau, values, kind)
+    wanted = [True, kind.with_height, kind.with_lead]
     used = iter(layer.summed(lambda step: compress(terms(step), wanted), sum(wanted)))
     unused = sharding.full_keeping_sharding(0, solved.peak)
-    return values, Readings(*(next(used) if one else unused for one in wanted))
+    moved = (next(used) if one else unused for one in wanted)
+    return values, Readings(*moved, classes=unused, peak=unused)

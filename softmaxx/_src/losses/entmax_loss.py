@@ -1,7 +1,7 @@
 """Losses of sparsemax and α-entmax: what cross-entropy is to softmax."""
 
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
-from softmaxx._src.losses import label_smoothing as smoothing
+from softmaxx._src.losses import smoothed_loss
 
 
 def sparsemax_loss(
@@ -52,7 +52,7 @@ def sparsemax_loss(
     Reference:
       Martins and Astudillo, From Softmax to Sparsemax, ICML 2016, section 3.
     """
-    return smoothing.loss(
+    return smoothed_loss.loss(
         "sparsemax_loss", scores, targets, 2.0, axis, where, temperature, label_smoothing
     )
 
@@ -99,7 +99,9 @@ def entmax_loss(
     Limits:
       A negative label is ignored: 0 and no gradient. A label ≥ n gives nan for its slice, a masked
       target inf. A fully masked slice gives 0. Targets y with the sum s ≠ 1 weigh their slice: the
-      loss is s·loss(y/s), and its gradient s·entmax(scores) − y. Targets of zeros are ignored.
+      loss is s·loss(y/s), and its gradient s·entmax(scores) − y. Targets of zeros are ignored, and
+      a negative one gives nan, as an alpha, a temperature or an ε out of range does if it is
+      traced.
       T = 0 is the perceptron's loss, max scores − scores_y. At y = 0 the derivative in the targets
       is one-sided. For α = 1 it is infinite there, and its term of the entropy is left out. With
       label smoothing the loss is still 0 at its optimum. At α = 1 it is cross-entropy less the
@@ -132,6 +134,6 @@ def entmax_loss(
       Blondel, Martins and Niculae, Learning with Fenchel-Young Losses, JMLR 2020, section 4;
       Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, ACL 2019.
     """
-    return smoothing.loss(
+    return smoothed_loss.loss(
         "entmax_loss", scores, targets, alpha, axis, where, temperature, label_smoothing
     )

@@ -62,25 +62,26 @@ def linear_entmax_loss(
         over k devices it is that of all of them together: take k times as many.
 
     Returns:
-      `[...]`, the exact loss of each row, at least 0. The dtype is the wider one of features and
-      weights, summed in at least float32.
+      `[...]`, the loss of each row, at least 0, exact up to the rounding of its scores. The dtype
+      is the wider one of features and weights, summed in at least float32.
 
     Limits:
       A row with a negative label, a weight of 0 or targets of zeros is ignored: it gives 0 and adds
       nothing to any gradient, that of its own weight included, even if its features hold nan. A
-      label ≥ n gives nan, a masked label inf. Derivatives exist in both modes and of second order,
-      each by further passes; alpha and a teacher have none. The memory is that of a few arrays
-      `[..., block_size]` and, for α > 1, of one `[..., 1536]`; nothing is as large as the weights
-      but their gradient. Half-precision features and weights are multiplied in the features' dtype
-      and summed in float32, float32 weights rounded to it; gradients are not rounded on the way.
-      Sharded classes and rows stay where they are.
+      label ≥ n gives nan, a masked label inf. A negative entry of a distribution gives nan, and so
+      does an option out of range that is traced. Derivatives exist in both modes and of second
+      order, each by further passes; alpha and a teacher have none. The memory is that of a few
+      arrays `[..., block_size]` and, for α > 1, of one `[..., 1536]`; nothing is as large as the
+      weights but their gradient. Half-precision features and weights are multiplied in the
+      features' dtype and summed in float32, float32 weights rounded to it; gradients are not
+      rounded on the way. Sharded classes and rows stay where they are.
 
     Raises:
       TypeError: features, weights or an option are not real numbers; targets have another dtype;
         `where` is not boolean; alpha is not a Python number.
       ValueError: shapes do not fit; alpha is below 1; block_size < 1; a temperature or a soft_cap
         is not positive; z_loss is negative; label_smoothing is out of range, or not 0 and targets
-        are no labels. A traced temperature out of range gives nan instead.
+        are no labels.
 
     Example:
       >>> import jax, jax.numpy as jnp, softmaxx as sx
@@ -101,7 +102,7 @@ def linear_entmax_loss(
     rows, classes = features.shape[:-1], weights.shape[1]
     targets = _checked_targets(function, targets, rows, classes, label_smoothing)
     power = _power(function, alpha)
-    _check_numbers(function, features.shape, temperature, soft_cap, z_loss)
+    _check_numbers(function, features.shape, temperature, label_smoothing, soft_cap, z_loss)
     if bias is not None:
         bias = checks.targets.one_for_each_class(function, "bias", bias, classes)
     if where is not None:
@@ -140,10 +141,12 @@ def _power(function: str, alpha: float) -> Power:
     return powers.power_of(alpha)
 
 
-def _check_numbers(function, shape, temperature, soft_cap, z_loss) -> None:
+def _check_numbers(function, shape, temperature, label_smoothing, soft_cap, z_loss) -> None:
     axes = (len(shape) - 1,)
     checks.arguments.one_for_each_choice(function, "temperature", temperature, shape, axes)
     checks.arguments.positive(function, "temperature", temperature)
+    checks.targets.one_number(function, "label_smoothing", label_smoothing)
+    checks.targets.label_smoothing(function, label_smoothing)
     if soft_cap is not None:
         checks.targets.one_number(function, "soft_cap", soft_cap)
         checks.arguments.positive(function, "soft_cap", soft_cap)
@@ -155,13 +158,13 @@ def _check_numbers(function, shape, temperature, soft_cap, z_loss) -> None:
 def _checked_targets(function, targets, rows, classes, label_smoothing) -> Any:
     """Labels `[...]`, distributions `[..., n]` or a teacher with arrays."""
     if isinstance(targets, LinearTargets):
-        checks.targets.label_smoothing(function, label_smoothing, "those of a teacher")
+        checks.targets.no_label_smoothing(function, label_smoothing, "those of a teacher")
         return _checked_teacher(function, targets, rows, classes)
     targets, labelled = checks.targets.labels_or_distributions(
         function, targets, (*rows, classes), (len(rows),)
     )
-    kind = None if labelled else "distributions"
-    checks.targets.label_smoothing(function, label_smoothing, kind)
+    if not labelled:
+        checks.targets.no_label_smoothing(function, label_smoothing, "distributions")
     return targets
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.choices import smoothed_max
+from softmaxx._src.choices import simplex_loss, smoothed_max
 from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import dtypes, elementary
 from softmaxx._src.core.types import Array, Number
@@ -55,8 +55,8 @@ def loss(
         working=_working_dtype(features, weights, targets),
     )
     layer = layer_of(features, weights, settings.bias, settings.soft_cap)
-    with_maximum, with_lead = settings.z_loss is not None, settings.label_smoothing is not None
-    kind = Kind(alpha, power, with_maximum, with_lead)
+    with_height, with_lead = settings.z_loss is not None, settings.label_smoothing is not None
+    kind = Kind(alpha, power, with_height, with_lead)
     read = _read(layer, targets, counted, layer_of, settings, kind)
     losses = _with_temperature(read, layer.temperature, settings.z_loss)
     losses = jnp.where(counted, lax.squeeze(losses, (0,)), 0)[..., 0]
@@ -84,7 +84,7 @@ def _counted(targets: Any, settings: Settings) -> Array:
     elif _is_labels(targets):
         counted = targets[..., None] >= 0
     else:
-        counted = targets.sum(-1, keepdims=True) != 0
+        counted = simplex_loss.nonnegative(targets).sum(-1, keepdims=True) != 0
     if settings.row_weights is not None:
         counted &= settings.row_weights[..., None] != 0
     return counted if settings.where is None else counted & settings.where.any()
@@ -112,7 +112,7 @@ def _read(
     settings: Settings,
     kind: Kind,
 ) -> Readings:
-    """The loss and the smoothed max of each row at T = 1."""
+    """The loss and the smoothed max of each row, over T."""
     if isinstance(targets, LinearTargets):
         return blocked_loss.readings(layer, blocked_loss.taught(layer_of(*targets), kind), kind)
     if not _is_labels(targets):
@@ -122,16 +122,16 @@ def _read(
     losses = read.loss * jnp.where(label < layer.classes, 1, jnp.nan)
     if settings.label_smoothing is not None:
         smoothing = jnp.asarray(settings.label_smoothing).astype(losses.dtype)
-        change = _smoothed(smoothing, read.lead, layer.count_of_classes, kind)
+        smoothing = jnp.where((smoothing >= 0) & (smoothing <= 1), smoothing, jnp.nan)
+        change = _smoothed(smoothing, read.lead, read.classes, kind)
         losses += jnp.where(jnp.isinf(losses), 0, change)  # inf of a masked label
     return read._replace(loss=losses)
 
 
-def _smoothed(smoothing: Array, lead: Array, classes: Array | int, kind: Kind) -> Array:
+def _smoothed(smoothing: Array, lead: Array, classes: Array, kind: Kind) -> Array:
     """What smoothing adds to F − z_y + Ω(y). The smoothed y has h at the label and u elsewhere."""
     u = smoothing / classes
-    h = 1 - smoothing + u
-    others = jnp.asarray(classes - 1).astype(u.dtype)
+    h, others = 1 - smoothing + u, classes - 1
     if kind.power is Power.EXPONENTIAL:
         penalty = elementary.x_log_x(h) + others * elementary.x_log_x(u)
     else:
@@ -145,7 +145,7 @@ def _of_distributions(layer: BlockedLayer, targets: Array, counted: Array, kind:
 
     @jax.checkpoint
     def total_and_penalty(targets):
-        y = jnp.where(counted, targets.astype(working), 0)
+        y = simplex_loss.nonnegative(jnp.where(counted, targets.astype(working), 0))
         total = y.sum(-1, keepdims=True)
         share = y / jnp.where(total == 0, 1, total)
         alpha = jnp.asarray(kind.alpha, working)
@@ -154,7 +154,7 @@ def _of_distributions(layer: BlockedLayer, targets: Array, counted: Array, kind:
     total, penalty = total_and_penalty(targets)
     y = blocked_layer.in_shards(targets, shards)
     # The rule of ⟨F, dt⟩ reads F, so that its second derivative needs that of F.
-    kind = kind._replace(with_maximum=True)
+    kind = kind._replace(with_height=True)
     read = blocked_loss.readings(layer, Distributions(y, total[None], counted[None]), kind)
     return read._replace(loss=read.loss + penalty[None])
 
@@ -165,4 +165,6 @@ def _with_temperature(read: Readings, temperature: Array | None, z_loss: Number 
     losses = t * elementary.lift_rounding_to_zero(read.loss)
     if z_loss is None:
         return losses
-    return losses + jnp.asarray(z_loss).astype(losses.dtype) * (t * read.maximum) ** 2
+    weight = jnp.asarray(z_loss).astype(losses.dtype)
+    weight = jnp.where(weight >= 0, weight, jnp.nan)
+    return losses + weight * (read.peak + t * read.height) ** 2

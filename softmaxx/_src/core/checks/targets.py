@@ -50,11 +50,19 @@ def _wide(labels: Array) -> Array:
     return labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
 
 
-def smoothing(function: str, value: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
-    """0 ≤ ε ≤ 1, one number or one for each choice. It may be traced."""
-    arguments.one_for_each_choice(function, "label_smoothing", value, shape, axes)
+def label_smoothing(function: str, value: Any) -> None:
+    """0 ≤ ε ≤ 1. It may be traced."""
     arguments.at_least(function, "label_smoothing", value, 0)
     arguments.at_most(function, "label_smoothing", value, 1)
+
+
+def no_label_smoothing(function: str, value: Any, targets: str) -> None:
+    """ε is the number 0, as these targets are no labels."""
+    if not (isinstance(value, int | float) and value == 0):
+        raise ValueError(
+            f"{function}: label_smoothing smooths labels, and targets are {targets}; pass "
+            "label_smoothing=0, and smooth distributions before you pass them."
+        )
 
 
 def linear_layer(function: str, features: tuple[int, ...], weights: tuple[int, ...]) -> None:
@@ -110,19 +118,4 @@ def one_number(function: str, argument: str, value: Any) -> None:
     if np.shape(value):
         raise ValueError(
             f"{function}: {argument} has shape {np.shape(value)}; pass one number for all rows."
-        )
-
-
-def label_smoothing(function: str, value: Any, targets: str | None = None) -> None:
-    """The share of the label that goes to all classes alike. Other targets have none to give."""
-    one_number(function, "label_smoothing", value)
-    arguments.at_least(function, "label_smoothing", value, 0)
-    if arguments.known(value) and value > 1:
-        raise ValueError(
-            f"{function}: label_smoothing={value:g} is above 1; pass 0 <= label_smoothing <= 1."
-        )
-    if targets and not (isinstance(value, int | float) and value == 0):
-        raise ValueError(
-            f"{function}: label_smoothing smooths labels, and targets are {targets}; pass "
-            "label_smoothing=0, and smooth distributions before you pass them."
         )

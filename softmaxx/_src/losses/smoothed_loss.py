@@ -20,7 +20,8 @@ def loss(function: str, scores, targets, alpha, axis, where, temperature, epsilo
     targets, labelled = checks.targets.labels_or_distributions(
         function, targets, scores.shape, axes
     )
-    checks.targets.smoothing(function, epsilon, scores.shape, axes)
+    checks.arguments.one_for_each_choice(function, "label_smoothing", epsilon, scores.shape, axes)
+    checks.targets.label_smoothing(function, epsilon)
     x = dtypes.working(scores)
     y = targets if labelled else _smoothed(x, targets, where, epsilon, axes)
     losses = simplex_loss.loss(function, x, y, alpha, axis, where, temperature)
@@ -35,7 +36,7 @@ def loss(function: str, scores, targets, alpha, axis, where, temperature, epsilo
 @partial(jax.jit, static_argnames="axes")
 def _smoothed(x: Array, targets: Array, where, epsilon: Number, axes: tuple[int, ...]) -> Array:
     """The distributions (1−ε)·y + ε·u·Σy."""
-    y, epsilon = targets.astype(x.dtype), dtypes.in_dtype_and_rank_of(epsilon, x)
+    y, epsilon = simplex_loss.nonnegative(targets.astype(x.dtype)), _in_range(epsilon, x)
     entries, n = _entries(masks.masked(x, where), axes)
     return (1 - epsilon) * y + jnp.where(entries, epsilon * y.sum(axes, keepdims=True) / n, 0)
 
@@ -48,9 +49,8 @@ def _smoothed_losses(
     # Of y' = (1−ε)·y + ε·u the loss is F + Ω(y') − ⟨x, y'⟩. That of y is F − ⟨x, y⟩. So
     #   loss(y') = loss(y) + ε·⟨x, y − u⟩ + Ω(y').
     # The labelled entry of y' is 1 − ε + ε/n and the others are ε/n: Ω needs no array.
-    alpha, temperature, epsilon = (
-        dtypes.in_dtype_and_rank_of(one, x) for one in (alpha, temperature, epsilon)
-    )
+    alpha, temperature = (dtypes.in_dtype_and_rank_of(one, x) for one in (alpha, temperature))
+    epsilon = _in_range(epsilon, x)
     x, label = masks.masked(x, where), lax.expand_dims(labels, sorted(axes))
     entries, n = _entries(x, axes)
     counted = (label >= 0) & entries.any(axes, keepdims=True)
@@ -64,6 +64,12 @@ def _smoothed_losses(
     change = lax.squeeze(epsilon * tilt.sum(axes, keepdims=True) + omega, axes)
     losses = losses + jnp.where(jnp.isinf(losses), 0, change)
     return jnp.where(lax.squeeze(counted, axes), elementary.lift_rounding_to_zero(losses), 0)
+
+
+def _in_range(epsilon: Number, x: Array) -> Array:
+    """ε in the dtype and rank of x, nan where it is out of range."""
+    epsilon = dtypes.in_dtype_and_rank_of(epsilon, x)
+    return jnp.where((epsilon >= 0) & (epsilon <= 1), epsilon, jnp.nan)
 
 
 def _entries(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
