@@ -341,7 +341,7 @@ def test_wrong_input_is_told():
         (call(alpha=0.5), ValueError, r"alpha=0\.5 is below 1"),
         (call(alpha=np.inf), ValueError, r"alpha=inf; pass a finite alpha"),
         (call(bias=np.zeros(5)), ValueError, r"bias has shape \(5,\); pass one number for each"),
-        (call(where=np.ones(5, bool)), ValueError, r"broadcasts to the classes' \(37,\)"),
+        (call(where=np.ones(5, bool)), ValueError, r"the rows \(row_weights=0 .*: \(37,\)"),
         (call(row_weights=np.ones(2)), ValueError, r"row_weights has shape \(2,\); pass one"),
         (call(soft_cap=0.0), ValueError, r"soft_cap=0; pass soft_cap > 0"),
         (call(soft_cap=np.ones(3)), ValueError, r"soft_cap has shape \(3,\); pass one number"),

@@ -106,7 +106,8 @@ def linear_entmax_loss(
     if bias is not None:
         bias = checks.targets.one_for_each_class(function, "bias", bias, classes)
     if where is not None:
-        checks.arguments.where(function, where, (classes,), "the classes'")
+        of = "the classes, not the rows (row_weights=0 ignores those):"
+        checks.arguments.where(function, where, (classes,), of)
         where = jnp.broadcast_to(jnp.asarray(where), (classes,))
     if row_weights is not None:
         row_weights = checks.targets.one_for_each_row(function, "row_weights", row_weights, rows)
