@@ -2,8 +2,9 @@
 
 Seconds are medians of interleaved rounds in float32 on the default device, as ratios to
 `jnp.argsort` of the same scores: that shows how much of the time is XLA's own sort. Then follow the
-first call (tracing and compiling), temporary memory in arrays of the scores, and for soft ranks the
-largest error, in float32 roundings of the larger of n and range/T, against a projection in float64.
+first call with gradient (tracing and compiling), its temporary memory in arrays of the scores, and
+for soft ranks the largest error, in float32 roundings of the larger of n and range/T, against a
+projection in float64.
 
 The peers are softjax, OTT (Sinkhorn) and the algorithm of fast-soft-sort: NumPy's sort and one
 isotonic regression a row, by scikit-learn. Those that are not installed are left out. torchsort
@@ -122,7 +123,8 @@ def print_tables(result: dict) -> None:
         print(f"{'':28}{'ms':>9}{'ratio':>8}{'gradient':>10}{'first call':>12}{'memory':>8}")
         for name, row in case["table"].items():
             cells = [number(row.get(key)) for key in ("ratio", "ratio, gradient")]
-            calls = [number(row.get(key)) for key in ("first call, gradient", "temporary")]
+            keys = "first call, gradient", "temporary, gradient"
+            calls = [number(row.get(key)) for key in keys]
             print(
                 f"{name:28}{1e3 * row['seconds']:9.1f}{cells[0]:>8}{cells[1]:>10}"
                 f"{calls[0]:>12}{calls[1]:>8}"

@@ -46,8 +46,9 @@ def standardised(x):
 
 
 def spearman(ranks, targets):
-    """The correlation of soft ranks with the hard ranks of the targets, one for each list."""
-    return (standardised(ranks) * standardised(sx.ranking(targets))).mean(-1)
+    """The correlation of soft ranks with the ranks of the targets, one for each list."""
+    goal = sx.soft_ranking(targets, temperature=0.0)  # ties share their mean rank
+    return (standardised(ranks) * standardised(goal)).mean(-1)
 
 
 def squared_error(scores, targets, key):

@@ -89,8 +89,11 @@ def test_recipes_of_an_order_are_the_metrics_themselves_without_smoothing():
     scores, targets = random.randn(2, 30).astype(np.float32)
     relevance = np.asarray(np.round(np.abs(targets), 1))
     residuals = np.array([3.0, -0.1, 0.2, -50.0], np.float32)
+    tied, few = np.round(targets), np.round(scores)
     for got, expected in [
         (scope["spearman"](scores, targets, temperature=0.0), spearmanr(scores, targets)[0]),
+        (scope["spearman"](few, tied, temperature=0.0), spearmanr(few, tied)[0]),
+        (scope["kendall"](scores, targets, sigma=0.0), kendalltau(scores, targets)[0]),
         (scope["kendall"](scores, targets, sigma=1e-6), kendalltau(scores, targets)[0]),
         (scope["ndcg"](scores, relevance, 0.0), ndcg_score(relevance[None], scores[None])),
         (scope["trimmed_squares"](residuals, 2), (0.1**2 + 0.2**2) / 2),

@@ -203,3 +203,14 @@ def test_a_sharded_axis_on_an_automatic_mesh(name):
     got = all_of(name, *placed)
     assert_same(got, expected)
     assert got[0].sharding.is_equivalent_to(along, 2)
+
+
+def test_an_empty_batch_and_a_batch_of_short_slices():
+    """Of a wide batch the pairs are not compared all at once, however short its slices are."""
+    assert sx.expected_ranking(np.zeros((0, 600))).shape == (0, 600)
+    rows = np.random.RandomState(0).randn(700, 160).astype(np.float32)
+    program = jax.jit(lambda x: jax.vjp(sx.expected_ranking, x)[1](x)[0]).lower(rows).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 40 * rows.nbytes
+    few = np.array([0, 350, 699])
+    expected = sx.expected_ranking(rows[few])
+    np.testing.assert_allclose(sx.expected_ranking(rows)[few], expected, rtol=1e-6)

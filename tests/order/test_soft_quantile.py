@@ -112,6 +112,51 @@ def test_derivatives_in_scores_q_and_temperature():
     np.testing.assert_allclose(slope.sum(-1), 1, rtol=1e-14)
 
 
+def test_the_derivative_in_q_at_whole_places_is_that_of_one_side():
+    scores, q = np.array([3.0, 0.0, 10.0, 1.0, 2.0]), np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    quantile = partial(sx.soft_quantile, scores, temperature=0.1)
+    sorted_scores = np.asarray(quantile(q=q))
+    slopes = 4 * np.diff(sorted_scores)
+    expected = np.append(slopes, slopes[-1])
+    for mode in (jax.jacfwd, jax.jacrev):
+        np.testing.assert_allclose(np.diag(mode(lambda q: quantile(q=q))(q)), expected, rtol=1e-12)
+
+
+def test_it_interpolates_between_infinite_and_huge_scores():
+    inf = np.inf
+    for scores, q, expected in [
+        ([0.0, 1.0, inf, inf], 0.9, inf),
+        ([0.0, 1.0, inf, inf], 0.5, inf),
+        ([-inf, -inf, 1.0, 2.0], 0.2, -inf),
+        ([-inf, -inf, 1.0, 2.0], 0.5, -inf),
+        ([inf, inf], 0.5, inf),
+        ([3e38, -3e38], 0.5, 0),
+        ([3e38, -3e38], 0.25, -1.5e38),
+        ([3e38, -3e38], 0.875, 2.25e38),
+    ]:
+        x = np.array(scores, np.float32)
+        for t in (0.0, 1.0):
+            found, slope = jax.value_and_grad(sx.soft_quantile)(x, q=q, temperature=t)
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e32)
+            assert np.isfinite(slope).all()
+
+
+def test_a_temperature_that_counts_as_0_is_0():
+    for scores in [[3e-15, -3e-15, 1e-15], [-1.0, 1e-15, 1.0]]:
+        x = np.array(scores, np.float32)
+        for t in (0.0, 1e-14, 1e-13):
+            found, slope = jax.value_and_grad(sx.soft_quantile)(x, q=0.5, temperature=t)
+            assert found == np.float32(1e-15)
+            np.testing.assert_array_equal(slope, x == np.float32(1e-15))
+
+
+@pytest.mark.slow
+def test_the_last_place_of_more_scores_than_float32_can_count():
+    x = np.random.RandomState(0).rand(2**24 + 4).astype(np.float32)
+    found = sx.soft_quantile(x, q=np.array([0.5, 1.0], np.float32), temperature=0.0)
+    np.testing.assert_allclose(found, [np.median(x), x.max()], rtol=1e-6)
+
+
 def test_infinite_scores_keep_their_places():
     scores = np.array([-np.inf, 1.0, 2.0, np.inf, np.inf])
     for t in (0.0, 0.5):

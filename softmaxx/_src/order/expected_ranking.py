@@ -30,7 +30,8 @@ def expected_ranking(
     the same ranks from samples. The exact ranks have no variance.
 
     Time grows with n·log n for `exponential` and `laplace`: the scores are sorted, and the sums are
-    recurrences. For other noises it grows with n². Memory grows with n, for derivatives too.
+    recurrences. For other noises it grows with n². Memory grows with n, for derivatives too. Pass a
+    batch as one array: under `jax.vmap` the memory is planned for one row.
 
     Args:
       scores: real numbers `[..., n]`. −inf and +inf are scores at the ends, and pass no derivative.
@@ -42,8 +43,8 @@ def expected_ranking(
         and they pass no derivative, whatever they hold.
 
     Returns:
-      The mean ranks, between 1 and n, of the scores' shape and dtype. With a mask n counts the
-      entries that are left.
+      The mean ranks, between 1 and n, of the scores' shape and dtype. bfloat16 holds whole ranks up
+      to 256. With a mask n counts the entries that are left.
 
     Limits:
       Ties share their ranks evenly, at σ = 0 too. There the derivative is 0. A σ below 5e-13 counts
@@ -92,5 +93,5 @@ def _expected_ranking(
         if isinstance(below, ExponentialTail)
         else ranks_by_pairs(below, axis, x, sigma, sharp, where)
     )
-    ranks = jnp.where(~(sigma >= 0) | wrong.any(axis, keepdims=True), jnp.nan, ranks)
+    ranks *= jnp.where(~(sigma >= 0) | wrong.any(axis, keepdims=True), jnp.nan, 1)
     return (ranks if where is None else jnp.where(where, ranks, 0)).astype(scores.dtype)

@@ -9,8 +9,8 @@ from jax import lax
 from softmaxx._src.core.types import Array
 
 _FAR = 1e4  # differences in units of σ beyond which every distribution function is 0 or 1
-_AT_ONCE = 512  # up to so many entries are compared at once, the fastest
-_PAIRS = 2**20  # about so many pairs of them at a time beyond that
+_AT_ONCE = 512, 2**24  # up to so many entries and pairs are compared at once, the fastest
+_PAIRS = 2**20  # about so many pairs at a time beyond that
 
 
 def ranks_by_pairs(
@@ -28,7 +28,7 @@ def ranks_by_pairs(
     limit = jnp.minimum(_FAR * unit, float(jnp.finfo(x.dtype).max))
     shared = (x, jnp.where(sharp, 1, unit), jnp.where(sharp, -1, limit), where)
     n = x.shape[axis]
-    if n <= _AT_ONCE:
+    if n <= _AT_ONCE[0] and n * x.size <= _AT_ONCE[1]:
         return _ranks_of(below, axis, x, *shared)
     # The backward pass makes the derivatives of a block again instead of keeping all n² of them.
     ranks_of = jax.checkpoint(
@@ -38,9 +38,11 @@ def ranks_by_pairs(
     length = -(-n // count)
     fill = [(0, -n % length if i == axis else 0, 0) for i in range(x.ndim)]
     blocks = lax.pad(x, jnp.zeros((), x.dtype), fill)
-    blocks = blocks.reshape(*x.shape[:axis], -1, length, *x.shape[axis + 1 :])
+    count = -(-n // length)
+    blocks = blocks.reshape(*x.shape[:axis], count, length, *x.shape[axis + 1 :])
     ranks = lax.map(lambda own: ranks_of(own, *shared), jnp.moveaxis(blocks, axis, 0))
-    ranks = jnp.moveaxis(ranks, 0, axis).reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+    ranks = jnp.moveaxis(ranks, 0, axis)
+    ranks = ranks.reshape(*x.shape[:axis], count * length, *x.shape[axis + 1 :])
     return lax.slice_in_dim(ranks, 0, n, axis=axis)
 
 

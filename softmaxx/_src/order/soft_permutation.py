@@ -25,7 +25,8 @@ def soft_permutation(
 
     Row i is choice(−|sorted_i − scores_j|/T) over j, with the scores in ascending order as
     `jnp.sort`. It weighs the entries by how well they fit the i-th place, and is largest at the
-    entry that stands there. `soft_permutation(scores) @ values` sorts the values by the scores.
+    entry that stands there. For one slice `soft_permutation(scores) @ values` sorts values `[n]` or
+    `[n, d]` by the scores. For a batch give values `[..., n]` a last axis, `values[..., None]`.
 
     Args:
       scores: real numbers `[..., n]`. −inf and +inf stand at the ends, apart from finite scores.
@@ -45,10 +46,11 @@ def soft_permutation(
     Limits:
       Ties share equally. T = 0: the permutation matrix, with zero derivative. T → ∞: uniform
       rows. Columns need not sum to 1. Memory grows with n². The rows of `sparsemax` are sparse.
+      Distances beyond the largest float are infinite.
 
     Raises:
-      TypeError: scores are not real numbers, `where` is not boolean, the axis is no int; the choice
-        cannot be called as `softmax` can, or has no hash.
+      TypeError: scores or temperature are not real numbers, `where` is not boolean, the axis is no
+        int; the choice cannot be called as `softmax` can, or has no hash.
       ValueError: the axis is out of range or empty; shapes do not broadcast; the temperature is
         negative; the choice returns another shape or dtype.
 

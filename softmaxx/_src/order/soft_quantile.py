@@ -23,13 +23,14 @@ def soft_quantile(
 ) -> Array:
     r"""Computes the quantiles q of the scores from a smoothed count of the scores above: `[...]`.
 
-    The i-th of n scores in ascending order, from 0 on, becomes the quantile of the scores blurred
-    by logistic noise, less that of the noise alone:
+    Let i = 0, …, n − 1 be the places in ascending order. The score in the place i becomes
 
         s_i = τ_i − T·log((i + ½)/(n − i − ½)),   Σ_j sigmoid((scores_j − τ_i)/T) = n − i − ½.
 
-    It rises with i, and lies between the smallest and the largest score. The quantile q lies
-    linearly between the two s_i around i = q(n − 1). Nothing is sorted.
+    Logistic noise of scale T blurs the scores. τ_i is a quantile of the blurred scores, and the
+    logarithm takes away that of the noise. s_i rises with i, and lies between the smallest and the
+    largest score. The quantile q is interpolated linearly between the s_i around i = q(n − 1).
+    Nothing is sorted.
 
     Args:
       scores: real numbers `[..., n]`.
@@ -52,7 +53,10 @@ def soft_quantile(
       where many scores lie within T of it, s_i is about the score less T·log((i + ½)/(n − i − ½)).
       So take T near the distance between neighbours. Scores of −inf and +inf keep their places at
       the ends; the others are smoothed among themselves. A fully masked slice gives 0, one with nan
-      gives nan. A traced q that is not in [0, 1] gives nan.
+      gives nan. A traced q that is not in [0, 1] gives nan. Where q(n − 1) is whole, the derivative
+      in q is that to the right, and at q = 1 to the left. In float32 q(n − 1) is a rounded number,
+      which from n = 10⁷ on may be the next place. A T below 5e-13 counts as 0, in float64 one below
+      6e-103. Time and memory grow with the number of q.
 
     Raises:
       TypeError: scores, q or temperature are not real numbers, or `where` is not boolean.
@@ -91,14 +95,31 @@ def _soft_quantile(scores, where, q, temperature, axes: tuple[int, ...]) -> Arra
     axes = tuple(axis + 1 for axis in axes)
     slices = _slices(dtypes.working(scores)[None], where, axes)
     n = slices.finite + slices.low_ends + slices.high_ends
-    place = listed * jnp.maximum(n - 1, 0).astype(q.dtype)
-    low = lax.stop_gradient(jnp.floor(place))
-    below, above = _neighbours(slices, low.astype(int), temperature, axes)
-    part = place - low
-    found = jnp.where(part == 0, below, below + part * (above - below))
-    found = jnp.where(slices.has_nan, jnp.nan, jnp.where(n == 0, 0, found))
+    low, part = _place(listed, n)
+    found = _between(*_neighbours(slices, low, temperature, axes), part)
+    found = jnp.where(n == 0, 0, found) * jnp.where(slices.has_nan | (part != part), jnp.nan, 1)
     found = lax.squeeze(found, axes).astype(scores.dtype)
     return found if q.ndim else found[0]
+
+
+def _place(q: Array, n: Array) -> tuple[Array, Array]:
+    """q(n − 1) as a whole number below n − 1 and the rest up to 1, with its derivative in q."""
+    last = jnp.maximum(n - 1, 0)
+    place = q * last.astype(q.dtype)
+    low = jnp.clip(jnp.floor(place).astype(int), 0, jnp.maximum(last - 1, 0))
+    # From 2²⁴ scores on the last place may be rounded beyond the end.
+    beyond = place - jnp.clip(place - low.astype(q.dtype), 0, 1)
+    return low, place - lax.stop_gradient(beyond)
+
+
+def _between(below: Array, above: Array, part: Array) -> Array:
+    """Linear from below to above. What is infinite passes no derivative."""
+    finite = (abs(below) < jnp.inf) & (abs(above) < jnp.inf)
+    low, high = (jnp.where(finite, one, 0) / 2 for one in (below, above))  # halves do not overflow
+    risen, left = part * (high - low), (1 - part) * (high - low)
+    inside = 2 * jnp.where(part < 0.5, low + risen, high - left)
+    outside = jnp.where(part == 1, above, lax.stop_gradient(below + above))
+    return jnp.where(finite, inside, jnp.where(part == 0, below, outside))
 
 
 class _Slices(NamedTuple):
@@ -137,9 +158,8 @@ def _neighbours(slices: _Slices, place, temperature, axes: tuple[int, ...]) -> l
     places = jnp.concatenate([place, place + 1])
     inside = jnp.clip(places - low_ends, 0, jnp.maximum(n - 1, 0))
     ends = slices.lowest, slices.highest
-    origins = _near(
-        *lax.stop_gradient((x, temperature / 2)), slices, n - inside[: len(place)], axes
-    )
+    width = jnp.where(dtypes.counts_as_zero(temperature), 0, temperature / 2)
+    origins = _near(*lax.stop_gradient((x, width)), slices, n - inside[: len(place)], axes)
     origin, moved = blurred_quantile(x, temperature, origins, inside, n, ends, axes)
     found = jnp.where(places < low_ends, -jnp.inf, origin + moved)
     return jnp.split(jnp.where(places >= low_ends + n, jnp.inf, found), 2)

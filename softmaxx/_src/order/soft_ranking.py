@@ -30,8 +30,8 @@ def soft_ranking(
         be traced and differentiated.
 
     Returns:
-      The ranks, between 1 and n, of the scores' shape and dtype. They sum to n(n + 1)/2. A slice
-      with nan is nan.
+      The ranks, between 1 and n, of the scores' shape and dtype. bfloat16 holds whole ranks up to
+      256. They sum to n(n + 1)/2. A slice with nan is nan.
 
     Limits:
       Ties share their mean rank. T = 0: the hard ranks, with zero derivative. T → ∞:
@@ -41,7 +41,8 @@ def soft_ranking(
       on an explicit mesh it refuses.
 
     Raises:
-      TypeError: scores are not real numbers, `where` is not boolean, the axis is no int.
+      TypeError: scores or temperature are not real numbers, `where` is not boolean, the axis is no
+        int.
       ValueError: the axis is out of range or empty; shapes do not broadcast; the temperature is
         negative. A traced one gives nan instead.
 

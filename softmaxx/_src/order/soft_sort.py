@@ -40,7 +40,8 @@ def soft_sort(
       mesh it refuses.
 
     Raises:
-      TypeError: scores are not real numbers, `where` is not boolean, the axis is no int.
+      TypeError: scores or temperature are not real numbers, `where` is not boolean, the axis is no
+        int.
       ValueError: the axis is out of range or empty; shapes do not broadcast; the temperature is
         negative. A traced one gives nan instead.
 
@@ -59,8 +60,10 @@ def soft_sort(
 @partial(jax.jit, static_argnames="axis")
 def _jitted_sort(scores, where, temperature, axis):
     x, where, temperature = sorted_slices.slices(scores, where, temperature, axis)
-    found = _values_and_blocks(lax.stop_gradient(x), where, lax.stop_gradient(temperature))
-    return jnp.moveaxis(_with_derivative(x, temperature, *found).astype(scores.dtype), -1, axis)
+    held = lax.stop_gradient(x)
+    found = _values_and_blocks(held, where, lax.stop_gradient(temperature))
+    values = _with_derivative(jnp.where(jnp.isinf(x), held, x), temperature, *found)
+    return jnp.moveaxis(values.astype(scores.dtype), -1, axis)
 
 
 def _values_and_blocks(x: Array, where: Array | None, temperature: Array) -> tuple[Array, ...]:
@@ -104,4 +107,4 @@ def _with_derivative_jvp(primals, tangents):
         place = place - (length - 1).astype(values.dtype) / 2
         divisor = jnp.where(length > 1, temperature, 1)
         change = change - place / divisor * (dtemperature / divisor)
-    return _with_derivative(*primals), change
+    return _with_derivative(*primals), change * jnp.where(jnp.isnan(values), jnp.nan, 1)
