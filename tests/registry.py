@@ -290,7 +290,7 @@ OTHERS = [
         axis="joint",
         modes="zero",
     ),
-    Entry("ranking", "oracle", sx.ranking, axis="int", modes="zero"),
+    Entry("ranking", "oracle", sx.ranking, where=True, axis="int", modes="zero", ends=True),
     Entry("best_grid_path", "oracle", _on_a_grid(sx.best_grid_path), modes="zero"),
     Entry("row_oracle", "oracle", sx.row_oracle(sx.one_hot_argmax), modes="zero", instance=True),
     Entry("host_oracle", "oracle", sx.host_oracle(_first), modes="zero", instance=True, nan=False),

@@ -118,7 +118,7 @@ def test_the_signatures_are_those_of_the_contract():
         "standard_error": {},
         "row_oracle": {},
         "host_oracle": {"workers": 1},
-        "ranking": {"axis": -1},
+        "ranking": {"axis": -1, "where": None},
         "expected_ranking": {"sigma": 1.0, "noise": sx.normal, "axis": -1, "where": None},
         "soft_ranking": choice,
         "soft_sort": choice,

@@ -93,17 +93,31 @@ def test_recipes_of_an_order_are_the_metrics_themselves_without_smoothing():
     for got, expected in [
         (scope["spearman"](scores, targets, temperature=0.0), spearmanr(scores, targets)[0]),
         (scope["spearman"](few, tied, temperature=0.0), spearmanr(few, tied)[0]),
-        (scope["kendall"](scores, targets, sigma=0.0), kendalltau(scores, targets)[0]),
         (scope["kendall"](scores, targets, sigma=1e-6), kendalltau(scores, targets)[0]),
-        (scope["ndcg"](scores, relevance, 0.0), ndcg_score(relevance[None], scores[None])),
+        (
+            scope["ndcg"](scores, relevance, temperature=0.0),
+            ndcg_score(relevance[None], scores[None]),
+        ),
         (scope["trimmed_squares"](residuals, 2), (0.1**2 + 0.2**2) / 2),
-        (scope["conformal_width"](scores, 0.8), np.quantile(abs(scores), 0.8 * 31 / 30)),
+        (scope["conformal_width"](scores, 0.8), np.sort(abs(scores))[25 - 1]),  # ⌈0.8·31⌉ = 25
     ]:
         np.testing.assert_allclose(got, expected, rtol=1e-5)
     for name, *others in [("spearman", targets), ("kendall", targets), ("ndcg", relevance)]:
         slope = jax.grad(scope[name])(scores, *others)
         assert np.isfinite(slope).all()
         assert (slope != 0).mean() > 0.3
+        where = np.arange(30) < 20
+        pairs = [(np.where(where, x, np.nan), x[:20]) for x in (scores, *others)]
+        masked, cut = zip(*pairs, strict=True)
+        got = scope[name](*masked, where=where)
+        np.testing.assert_allclose(got, scope[name](*cut), rtol=1e-5)
+        nothing = jax.value_and_grad(scope[name])(np.zeros(30), 0 * others[0])
+        np.testing.assert_allclose(nothing[0], 0, atol=1e-6)
+        assert np.isfinite(nothing[1]).all()
+    half = jnp.asarray(np.random.RandomState(1).randn(2, 1000), np.float16)
+    for name in ("spearman", "ndcg"):
+        got, wide = scope[name](*abs(half)), scope[name](*abs(half.astype(np.float32)))
+        np.testing.assert_allclose(got, wide, rtol=2e-3)
 
 
 # The recipes of "Coming from TensorFlow or PyTorch", both sides of each row

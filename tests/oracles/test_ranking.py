@@ -49,6 +49,19 @@ def test_it_maximises_over_the_permutations():
     np.testing.assert_array_equal(sx.ranking(scores), best)
 
 
+@pytest.mark.parametrize("n", [7, 80])
+def test_masked_entries_leave_the_order(n):
+    random = np.random.RandomState(2)
+    scores, where = random.randint(0, n, (5, n)).astype(float), random.rand(5, n) < 0.6
+    scores[0, :3], where[1] = -np.inf, False
+    held = np.where(where, scores, np.nan)
+    for out in (sx.ranking(held, where=where), sx.ranking(held.T, axis=0, where=where.T).T):
+        np.testing.assert_array_equal(np.asarray(out)[~where], 0)
+        for got, x, mask in zip(np.asarray(out), scores, where, strict=True):
+            expected = mask.sum() + 1 - rankdata(-x[mask], "ordinal")
+            np.testing.assert_array_equal(got[mask], expected)
+
+
 @pytest.mark.parametrize("n", [5, 80])
 def test_infinities_are_ranked_like_numbers_and_nan_makes_its_slice_nan(n):
     scores = np.array(scores_of((3, n)))

@@ -57,24 +57,26 @@ def linear_entmax_loss(
         −Σ y log y in it.
       soft_cap: c > 0 keeps the scores within ±c, before the temperature. None: no cap.
       z_loss: z ≥ 0, the weight of the penalty F².
-      row_weights: `[...]`, factors of the losses. They may be differentiated.
+      row_weights: `[...]`, factors of the losses, at least 0. They may be differentiated.
       block_size: the number of classes at a time, or some fewer to cut n evenly. For a vocabulary
         over k devices it is that of all of them together: take k times as many.
 
     Returns:
       `[...]`, the loss of each row, at least 0, exact up to the rounding of its scores. The dtype
-      is the wider one of features and weights, summed in at least float32.
+      is the wider one of features and weights, summed in at least float32. For bfloat16 features
+      keep the weights in float32: the products are those of bfloat16, the losses are float32.
 
     Limits:
       A row with a negative label, a weight of 0 or targets of zeros is ignored: it gives 0 and adds
       nothing to any gradient, that of its own weight included, even if its features hold nan. A
-      label ≥ n gives nan, a masked label inf. A negative entry of a distribution gives nan, and so
-      does an option out of range that is traced. Derivatives exist in both modes and of second
-      order, each by further passes; alpha and a teacher have none. The memory is that of a few
-      arrays `[..., block_size]` and, for α > 1, of one `[..., 1536]`; nothing is as large as the
-      weights but their gradient. Half-precision features and weights are multiplied in the
-      features' dtype and summed in float32, float32 weights rounded to it; gradients are not
-      rounded on the way. Sharded classes and rows stay where they are.
+      label ≥ n gives nan, a masked label inf, and 0 if `where` masks all classes. A negative entry
+      of a distribution gives nan, and so does an option out of range that is traced. Derivatives
+      exist in both modes and of second order, each by further passes; alpha and a teacher have
+      none. The memory is that of a few arrays `[..., block_size]` and, for α > 1, of one
+      `[..., 1536]`; nothing is as large as the weights but their gradient. Half-precision features
+      and weights are multiplied in the features' dtype and summed in float32, float32 weights
+      rounded to it; gradients are not rounded on the way. Sharded classes and rows stay where they
+      are.
 
     Raises:
       TypeError: features, weights or an option are not real numbers; targets have another dtype;
@@ -134,6 +136,7 @@ def _or_none(value: Number, nothing: float) -> Number | None:
 def _power(function: str, alpha: float) -> Power:
     """The power of a static α."""
     if not isinstance(alpha, int | float | np.generic):
+        checks.arguments.real_numbers(function, "alpha", alpha)
         raise TypeError(
             f"{function}: alpha is an array or traced; pass a Python number that is set outside of "
             "jit and grad, or call entmax_loss(features @ weights, targets, alpha=alpha)."
@@ -161,6 +164,7 @@ def _checked_targets(function, targets, rows, classes, label_smoothing) -> Any:
     if isinstance(targets, LinearTargets):
         checks.targets.no_label_smoothing(function, label_smoothing, "those of a teacher")
         return _checked_teacher(function, targets, rows, classes)
+    checks.targets.no_plain_tuple(function, targets)
     targets, labelled = checks.targets.labels_or_distributions(
         function, targets, (*rows, classes), (len(rows),)
     )

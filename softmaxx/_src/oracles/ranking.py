@@ -6,19 +6,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import checks, permuting, sharding
+from softmaxx._src.core import checks, masks, permuting, sharding
 from softmaxx._src.core.types import Array, ArrayLike
 from softmaxx._src.oracles import selection
 
 _PAIRWISE = 64  # up to so many entries comparing all pairs is faster than sorting
 
 
-def ranking(scores: ArrayLike, *, axis: int = -1) -> Array:
+def ranking(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Array:
     r"""Maximises ⟨scores, y⟩ over the permutations of 1, …, n: n for the largest score.
 
     Args:
       scores: real numbers `[..., n]`.
       axis: the axis to rank along, an int.
+      where: booleans that broadcast to the scores. An entry with False leaves the order: it gets 0,
+        whatever it holds. The ranks of the others are 1, …, m.
 
     Returns:
       The ranks, of the scores' shape and dtype (float16 rounds ranks above 2048, bfloat16 above
@@ -31,8 +33,9 @@ def ranking(scores: ArrayLike, *, axis: int = -1) -> Array:
       axis that is sharded; on an explicit mesh it refuses.
 
     Raises:
-      TypeError: scores that are not real numbers, an axis that is no int.
-      ValueError: an axis that is out of range or empty.
+      TypeError: scores that are not real numbers, a `where` that is not boolean, an axis that is
+        no int.
+      ValueError: an axis that is out of range or empty; a `where` that does not broadcast.
 
     Example:
       >>> import jax.numpy as jnp, softmaxx as sx
@@ -44,30 +47,44 @@ def ranking(scores: ArrayLike, *, axis: int = -1) -> Array:
       ICML 2020, section 3.
     """
     scores = checks.arguments.real_array("ranking", "scores", scores)
-    return _ranking(scores, checks.arguments.single_axis("ranking", axis, scores.shape))
+    axis = checks.arguments.single_axis("ranking", axis, scores.shape)
+    checks.arguments.where("ranking", where, scores.shape)
+    return _ranking(scores, where, axis)
 
 
 @partial(jax.jit, static_argnames="axis")
-def _ranking(scores: Array, axis: int) -> Array:
-    x = sharding.computed_once(lax.stop_gradient(scores))
-    ranks = (_by_pairs if x.shape[axis] <= _PAIRWISE else _by_sorting)(x, axis)
-    return jnp.where(jnp.isnan(x).any(axis, keepdims=True), jnp.nan, ranks.astype(x.dtype))
+def _ranking(scores: Array, where: Array | None, axis: int) -> Array:
+    x = lax.stop_gradient(scores)
+    if where is not None:
+        where = sharding.mask_keeping_sharding(masks.in_rank_of(where, x), x)
+        x = jnp.where(where, x, 0)
+    x = sharding.computed_once(x)
+    ranks = (_by_pairs if x.shape[axis] <= _PAIRWISE else _by_sorting)(x, where, axis)
+    ranks = jnp.where(jnp.isnan(x).any(axis, keepdims=True), jnp.nan, ranks.astype(x.dtype))
+    return ranks if where is None else jnp.where(where, ranks, 0)
 
 
-def _by_pairs(x: Array, axis: int) -> Array:
+def _by_pairs(x: Array, where: Array | None, axis: int) -> Array:
     """1 + how many entries are smaller, or as large and of a later index."""
     own, other = jnp.expand_dims(x, axis + 1), jnp.expand_dims(x, axis)
     n = x.shape[axis]
     later = jnp.triu(jnp.ones((n, n), bool), 1)  # [own, other]
     later = later.reshape([n if i in (axis, axis + 1) else 1 for i in range(own.ndim)])
-    return 1 + jnp.where(later, other <= own, other < own).sum(axis + 1, dtype=int)
+    below = jnp.where(later, other <= own, other < own)
+    if where is not None:
+        below &= jnp.expand_dims(where, axis)
+    return 1 + below.sum(axis + 1, dtype=int)
 
 
-def _by_sorting(x: Array, axis: int) -> Array:
+def _by_sorting(x: Array, where: Array | None, axis: int) -> Array:
     """n at the first entry of the falling order, n − 1 at the second, …
 
-    Integers are sorted faster than floats.
+    Integers are sorted faster than floats. Masked entries are last.
     """
-    order = jnp.argsort(~selection.bit_order(x), axis, stable=True)
-    ranks = x.shape[axis] - lax.broadcasted_iota(order.dtype, x.shape, axis) + 0 * order
+    key, count = ~selection.bit_order(x), x.shape[axis]
+    if where is not None:
+        key = jnp.where(where, key, jnp.iinfo(key.dtype).max)
+        count = where.sum(axis, keepdims=True, dtype=int)
+    order = jnp.argsort(key, axis, stable=True)
+    ranks = count - lax.broadcasted_iota(order.dtype, x.shape, axis) + 0 * order
     return permuting.out_of_order(ranks, order, axis)

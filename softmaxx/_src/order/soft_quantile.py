@@ -34,13 +34,15 @@ def soft_quantile(
 
     Args:
       scores: real numbers `[..., n]`.
-      q: 0 ≤ q ≤ 1, a number or a 1-D array of them. 0.5 is the median. It may be traced and
-        differentiated.
+      q: 0 ≤ q ≤ 1, a number or a 1-D array of them, for all slices. 0.5 is the median. It may be
+        traced and differentiated. For a q of each slice map the function by `jax.vmap`.
       axis: the axis to take quantiles along, or a tuple of axes that are one joint slice.
       where: booleans that broadcast to the scores. An entry with False is not counted in n and
         passes no derivative, whatever it holds.
       temperature: T ≥ 0, a number or one for each slice, `[..., 1]`, in units of the scores. It may
-        be traced and differentiated.
+        be traced and differentiated. The default suits scores with neighbours about 1 apart. If all
+        scores lie within T of each other, every quantile is near their mean: pass 0 or their
+        distance.
 
     Returns:
       `[...]`, the scores' shape without the axis, and in front of it the axis of q, if it has one.

@@ -175,7 +175,8 @@ def number_or_list(function: str, argument: str, value: Number) -> None:
     """The value is a number or a 1-D array."""
     if jnp.ndim(value) > 1:
         raise ValueError(
-            f"{function}: {argument} has shape {jnp.shape(value)}; pass a number or a 1-D array."
+            f"{function}: {argument} has shape {jnp.shape(value)}; pass a number or a 1-D array, "
+            f"which is for all slices. For one of each slice use jax.vmap over both."
         )
 
 

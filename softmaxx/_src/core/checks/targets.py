@@ -61,7 +61,16 @@ def no_label_smoothing(function: str, value: Any, targets: str) -> None:
     if not (isinstance(value, int | float) and value == 0):
         raise ValueError(
             f"{function}: label_smoothing smooths labels, and targets are {targets}; pass "
-            "label_smoothing=0, and smooth distributions before you pass them."
+            "label_smoothing=0. Distributions can be smoothed before."
+        )
+
+
+def no_plain_tuple(function: str, targets: Any) -> None:
+    """Targets are no bare (features, weights)."""
+    if isinstance(targets, tuple):
+        raise TypeError(
+            f"{function}: targets are a tuple; pass an array, or for a teacher "
+            "sx.LinearTargets(features, weights)."
         )
 
 
