@@ -87,19 +87,15 @@ def of_distributions(
     For another sum it is Σy times the loss of y/Σy.
     """
     peak = problem.solved.peak
-    y = nonnegative(targets.astype(peak.dtype))
-    rest, at_peak = reductions.sums(_apart(y, problem.solved), axes)
-    total = rest + at_peak
+    y = targets.astype(peak.dtype)
+    lanes = [*_apart(y, problem.solved), (y < 0).astype(y.dtype)]
+    rest, at_peak, negative = reductions.sums(lanes, axes)
+    total = jnp.where(negative > 0, jnp.nan, rest + at_peak)
     is_counted = (total != 0) & ~(peak == -jnp.inf)
     share = y / jnp.where(total == 0, 1, total)
     penalty = -problem.temperature * smoothed_max.entropy(share, problem.alpha, power, axes)
     above = _of_distributions(*problem, y, total, rest, is_counted, power, axes)
     return above + total * penalty, is_counted
-
-
-def nonnegative(y: Array) -> Array:
-    """y, nan where it is negative."""
-    return jnp.where(y < 0, jnp.nan, y)
 
 
 def _apart(y: Array, solved: Solved) -> tuple[Array, Array]:

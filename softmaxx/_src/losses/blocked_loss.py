@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.choices import simplex_loss
 from softmaxx._src.core import sharding
 from softmaxx._src.core.types import Array
 from softmaxx._src.losses import blocked_choice, blocked_layer
@@ -90,9 +89,8 @@ class Distributions(NamedTuple):
     counted: Array  # [1, ..., 1], whether the row counts; if not it may hold nan
 
     def entries(self, layer: BlockedLayer, step: Array) -> Array:
-        """The targets of a block, `[shards, ..., block]`, nan where they are negative."""
-        y = blocked_layer.where(self.counted, layer.entries(self.y, step), 0)
-        return simplex_loss.nonnegative(y)
+        """The targets of a block, `[shards, ..., block]`."""
+        return blocked_layer.where(self.counted, layer.entries(self.y, step), 0)
 
     def reader(self, layer: BlockedLayer, kind: Kind) -> Reader:
         def terms(scores, step):

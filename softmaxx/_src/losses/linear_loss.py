@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.choices import simplex_loss, smoothed_max
+from softmaxx._src.choices import smoothed_max
 from softmaxx._src.choices.powers import Power
-from softmaxx._src.core import dtypes, elementary
+from softmaxx._src.core import dtypes, elementary, reductions
 from softmaxx._src.core.types import Array, Number
 from softmaxx._src.losses import blocked_layer, blocked_loss
 from softmaxx._src.losses.blocked_choice import Kind
@@ -84,7 +84,7 @@ def _counted(targets: Any, settings: Settings) -> Array:
     elif _is_labels(targets):
         counted = targets[..., None] >= 0
     else:
-        counted = simplex_loss.nonnegative(targets).sum(-1, keepdims=True) != 0
+        counted = (targets != 0).any(-1, keepdims=True)
     if settings.row_weights is not None:
         counted &= settings.row_weights[..., None] != 0
     return counted if settings.where is None else counted & settings.where.any()
@@ -145,8 +145,9 @@ def _of_distributions(layer: BlockedLayer, targets: Array, counted: Array, kind:
 
     @jax.checkpoint
     def total_and_penalty(targets):
-        y = simplex_loss.nonnegative(jnp.where(counted, targets.astype(working), 0))
-        total = y.sum(-1, keepdims=True)
+        y = jnp.where(counted, targets.astype(working), 0)
+        total, negative = reductions.sums([y, (y < 0).astype(working)], (y.ndim - 1,))
+        total = jnp.where(negative > 0, jnp.nan, total)
         share = y / jnp.where(total == 0, 1, total)
         alpha = jnp.asarray(kind.alpha, working)
         return total, -total * smoothed_max.entropy(share, alpha, kind.power, (y.ndim - 1,))

@@ -8,7 +8,7 @@ from jax import lax
 
 from softmaxx._src.choices import simplex, simplex_loss, smoothed_max
 from softmaxx._src.choices.powers import Power
-from softmaxx._src.core import checks, dtypes, elementary, indices, masks
+from softmaxx._src.core import checks, dtypes, elementary, indices, masks, reductions
 from softmaxx._src.core.types import Array, Number
 
 
@@ -36,9 +36,11 @@ def loss(function: str, scores, targets, alpha, axis, where, temperature, epsilo
 @partial(jax.jit, static_argnames="axes")
 def _smoothed(x: Array, targets: Array, where, epsilon: Number, axes: tuple[int, ...]) -> Array:
     """The distributions (1−ε)·y + ε·u·Σy."""
-    y, epsilon = simplex_loss.nonnegative(targets.astype(x.dtype)), _in_range(epsilon, x)
+    y, epsilon = targets.astype(x.dtype), _in_range(epsilon, x)
     entries, n = _entries(masks.masked(x, where), axes)
-    return (1 - epsilon) * y + jnp.where(entries, epsilon * y.sum(axes, keepdims=True) / n, 0)
+    total, negative = reductions.sums([y, (y < 0).astype(y.dtype)], axes)
+    total = jnp.where(negative > 0, jnp.nan, total)
+    return (1 - epsilon) * y + jnp.where(entries, epsilon * total / n, 0)
 
 
 @partial(jax.jit, static_argnames=("power", "axes"))
