@@ -10,7 +10,7 @@ from jax import lax
 
 from softmaxx._src.choices import smoothed_max
 from softmaxx._src.choices.powers import Power
-from softmaxx._src.core import dtypes, elementary, reductions
+from softmaxx._src.core import dtypes, elementary
 from softmaxx._src.core.types import Array, Number
 from softmaxx._src.losses import blocked_layer, blocked_loss
 from softmaxx._src.losses.blocked_choice import Kind
@@ -146,8 +146,8 @@ def _of_distributions(layer: BlockedLayer, targets: Array, counted: Array, kind:
     @jax.checkpoint
     def total_and_penalty(targets):
         y = jnp.where(counted, targets.astype(working), 0)
-        total, negative = reductions.sums([y, (y < 0).astype(working)], (y.ndim - 1,))
-        total = jnp.where(negative > 0, jnp.nan, total)
+        negative = (y < 0).any(-1, keepdims=True)
+        total = jnp.where(negative, jnp.nan, y.sum(-1, keepdims=True))
         share = y / jnp.where(total == 0, 1, total)
         alpha = jnp.asarray(kind.alpha, working)
         return total, -total * smoothed_max.entropy(share, alpha, kind.power, (y.ndim - 1,))

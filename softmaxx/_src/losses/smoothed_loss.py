@@ -8,7 +8,7 @@ from jax import lax
 
 from softmaxx._src.choices import simplex, simplex_loss, smoothed_max
 from softmaxx._src.choices.powers import Power
-from softmaxx._src.core import checks, dtypes, elementary, indices, masks, reductions
+from softmaxx._src.core import checks, dtypes, elementary, indices, masks
 from softmaxx._src.core.types import Array, Number
 
 
@@ -38,8 +38,8 @@ def _smoothed(x: Array, targets: Array, where, epsilon: Number, axes: tuple[int,
     """The distributions (1−ε)·y + ε·u·Σy."""
     y, epsilon = targets.astype(x.dtype), _in_range(epsilon, x)
     entries, n = _entries(masks.masked(x, where), axes)
-    total, negative = reductions.sums([y, (y < 0).astype(y.dtype)], axes)
-    total = jnp.where(negative > 0, jnp.nan, total)
+    negative = (y < 0).any(axes, keepdims=True)
+    total = jnp.where(negative, jnp.nan, y.sum(axes, keepdims=True))
     return (1 - epsilon) * y + jnp.where(entries, epsilon * total / n, 0)
 
 
