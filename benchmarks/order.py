@@ -37,6 +37,7 @@ TEMPERATURES = [1e-3, 1.0, 1e3]
 BASELINE = "jnp.argsort"
 RANKS = "softmaxx soft_ranking"
 PEER_PAIRS = 2**28  # the most pairs of entries for peers that hold n² of them: 64×2048
+SINKHORN_PAIRS = 2**24  # 1024×128: beyond, or at a small temperature, a call takes minutes
 
 
 def in_jax(t: float, pairs: int) -> dict[str, Callable]:
@@ -52,7 +53,7 @@ def in_jax(t: float, pairs: int) -> dict[str, Callable]:
         import softjax
 
         functions["softjax rank"] = partial(softjax.rank, axis=-1, softness=t, descending=False)
-    if pairs <= PEER_PAIRS and t >= 1 and find_spec("ott"):  # below Sinkhorn takes minutes
+    if pairs <= SINKHORN_PAIRS and t >= 1 and find_spec("ott"):
         from ott.tools import soft_sort
 
         functions["OTT ranks"] = partial(soft_sort.ranks, epsilon=t)
