@@ -18,7 +18,9 @@ Choices: scores [n] → weights [n], a point of the hull of the answers.
 Oracles: scores [n] → the hard answer [n], a vertex; its gradient is 0.
   one_hot_argmax, top_k_mask          1 at the largest score, or at the k largest
   ranking                             the rank of each score
-  best_grid_path                      the best way through a grid
+  best_grid_path, best_chain, best_alignment
+                                      the best way through a grid, a chain of states, two sequences
+  dynamic_oracle                      your own dynamic program, from its recursion alone
   row_oracle, host_oracle             your own solver, one that takes many rows, or one in NumPy
 
 Readouts: scores or weights [n] → a number [], in the units of the axis.
@@ -36,6 +38,9 @@ Smoothings: make a pair `SmoothMax(argmax, value)`: the soft answer [n] and the 
   entropic, euclidean, tsallis        of a simplex, by an entropy: along an axis
   regularized                         of your own argmax and penalty: one instance
   perturbed, standard_error           of any oracle, by noise: one instance
+  sparsemap, convex_combination       of any oracle, by the squared norm: one instance
+  dynamic                             of a dynamic program, from inside: one instance
+  grid_path, chain, alignment         recursions for it, those of the oracles best_…
   SmoothMax                           the type of the pair
 
 Estimators: scores [n] → the hard answer [n], with another function in the backward pass.
@@ -73,6 +78,9 @@ from softmaxx._src.order.soft_permutation import soft_permutation
 from softmaxx._src.oracles.vertices import one_hot_argmax, top_k_mask
 from softmaxx._src.oracles.ranking import ranking
 from softmaxx._src.oracles.best_grid_path import best_grid_path
+from softmaxx._src.oracles.best_chain import best_chain
+from softmaxx._src.oracles.best_alignment import best_alignment
+from softmaxx._src.oracles.dynamic_oracle import dynamic_oracle
 from softmaxx._src.oracles.row_oracle import row_oracle
 from softmaxx._src.oracles.host_oracle import host_oracle
 
@@ -91,6 +99,11 @@ from softmaxx._src.core.types import SmoothMax
 from softmaxx._src.smoothings.tsallis import entropic, euclidean, tsallis
 from softmaxx._src.smoothings.regularized import regularized
 from softmaxx._src.smoothings.perturbed import perturbed, standard_error
+from softmaxx._src.smoothings.sparsemap import convex_combination, sparsemap
+from softmaxx._src.smoothings.dynamic import dynamic
+from softmaxx._src.oracles.best_grid_path import grid_path
+from softmaxx._src.oracles.best_chain import chain
+from softmaxx._src.oracles.best_alignment import alignment
 
 from softmaxx._src.estimators.straight_through import straight_through
 from softmaxx._src.estimators.identity_gradient import identity_gradient
@@ -143,6 +156,9 @@ __all__ = [
     "top_k_mask",
     "ranking",
     "best_grid_path",
+    "best_chain",
+    "best_alignment",
+    "dynamic_oracle",
     "row_oracle",
     "host_oracle",
     # readouts: scores or weights → a number in the units of the axis
@@ -169,6 +185,12 @@ __all__ = [
     "regularized",
     "perturbed",
     "standard_error",
+    "sparsemap",
+    "convex_combination",
+    "dynamic",
+    "grid_path",
+    "chain",
+    "alignment",
     # estimators: the hard answer, with another backward pass
     "straight_through",
     "identity_gradient",

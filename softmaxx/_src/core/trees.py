@@ -1,4 +1,7 @@
-"""Trees of arrays: inner products, norms, and rows of samples cut into the leaves."""
+"""Trees of arrays: inner products, norms, rows of samples cut into the leaves, flat vectors."""
+
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,3 +52,42 @@ def largest_of(leaves: list[Array]) -> Array:
 
 def total_of(leaves: list[Array]) -> Array:
     return jnp.stack([x.sum() for x in leaves]).sum()
+
+
+class Layout(NamedTuple):
+    """The leaves of a tree in one vector. It may be a static argument of jit."""
+
+    tree: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[jnp.dtype, ...]
+
+    @property
+    def widest(self) -> jnp.dtype:
+        """The dtype of a number that stands for all leaves."""
+        return dtypes.widest_dtype(list(self.dtypes))
+
+    def flat(self, tree: Tree) -> Array:
+        """The leaves as a vector `[d]` in the working dtype."""
+        working = dtypes.working_dtype(self.widest)
+        return jnp.concatenate([leaf.astype(working).ravel() for leaf in jax.tree.leaves(tree)])
+
+    def unflat(self, x: Array) -> Tree:
+        """Vectors `[..., d]` as trees with their dtype."""
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
+        parts = jnp.split(x, ends[:-1], axis=-1)
+        leaves = [
+            part.reshape(*x.shape[:-1], *shape)
+            for part, shape in zip(parts, self.shapes, strict=True)
+        ]
+        return jax.tree.unflatten(self.tree, leaves)
+
+    def in_dtypes(self, tree: Tree) -> Tree:
+        """The tree in the dtypes of the layout."""
+        leaves = jax.tree.leaves(tree)
+        cast = [leaf.astype(dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)]
+        return jax.tree.unflatten(self.tree, cast)
+
+
+def layout(tree: Tree) -> Layout:
+    leaves, structure = jax.tree.flatten(tree)
+    return Layout(structure, tuple(x.shape for x in leaves), tuple(x.dtype for x in leaves))

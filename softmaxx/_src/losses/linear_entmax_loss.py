@@ -149,13 +149,13 @@ def _check_numbers(function, shape, temperature, label_smoothing, soft_cap, z_lo
     axes = (len(shape) - 1,)
     checks.arguments.one_for_each_choice(function, "temperature", temperature, shape, axes)
     checks.arguments.positive(function, "temperature", temperature)
-    checks.targets.one_number(function, "label_smoothing", label_smoothing)
+    checks.arguments.one_number(function, "label_smoothing", label_smoothing)
     checks.targets.label_smoothing(function, label_smoothing)
     if soft_cap is not None:
-        checks.targets.one_number(function, "soft_cap", soft_cap)
+        checks.arguments.one_number(function, "soft_cap", soft_cap)
         checks.arguments.positive(function, "soft_cap", soft_cap)
         checks.arguments.finite(function, "soft_cap", soft_cap)
-    checks.targets.one_number(function, "z_loss", z_loss)
+    checks.arguments.one_number(function, "z_loss", z_loss)
     checks.arguments.at_least(function, "z_loss", z_loss, 0)
 
 
@@ -181,6 +181,6 @@ def _checked_teacher(function, teacher: LinearTargets, rows, classes) -> LinearT
     if bias is not None:
         bias = checks.targets.one_for_each_class(function, "targets.bias", bias, classes)
     if soft_cap is not None:
-        checks.targets.one_number(function, "targets.soft_cap", soft_cap)
+        checks.arguments.one_number(function, "targets.soft_cap", soft_cap)
         checks.arguments.positive(function, "targets.soft_cap", soft_cap)
     return LinearTargets(features, weights, bias, soft_cap)

@@ -1,4 +1,4 @@
-"""The best path through a grid, by dynamic programming over its diagonals."""
+"""The best path through a grid, by dynamic programming over its diagonals, and its recursion."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,8 @@ from jax import lax
 
 from softmaxx._src.core import checks, dtypes
 from softmaxx._src.core.types import Array, ArrayLike
+from softmaxx._src.oracles.diagonals import diagonals, grid, shifted
+from softmaxx._src.oracles.dynamic_oracle import Maximum
 
 
 def best_grid_path(scores: ArrayLike) -> Array:
@@ -25,7 +27,8 @@ def best_grid_path(scores: ArrayLike) -> Array:
 
     Limits:
       At ties it goes right before down. The derivative is 0 everywhere. To train through it, use
-      `perturbed`. Scores beyond the largest float over rows + columns count as that, +inf too.
+      `dynamic(grid_path)` or `perturbed(best_grid_path)`. Scores beyond the largest float over
+      rows + columns count as that, +inf too.
 
     Raises:
       TypeError: scores that are not real numbers.
@@ -53,47 +56,62 @@ def _best_grid_path(scores: Array) -> Array:
     rows, columns = scores.shape[-2:]
     x = lax.stop_gradient(scores).astype(dtypes.working_dtype(scores.dtype))
     largest = float(jnp.finfo(x.dtype).max) / (rows + columns)
-    diagonals = _diagonals(jnp.where(x == -jnp.inf, x, jnp.clip(x, -largest, largest)), -jnp.inf)
-    row = jnp.arange(rows).reshape((1,) * (diagonals.ndim - 2) + (rows,))
+    cells_of = diagonals(jnp.where(x == -jnp.inf, x, jnp.clip(x, -largest, largest)), -jnp.inf)
+    row = jnp.arange(rows).reshape((1,) * (cells_of.ndim - 2) + (rows,))
 
     def forward(best, cells):
-        above = _shifted(best, 1, -jnp.inf)
+        above = shifted(best, 1, -jnp.inf)
         # At ties the last step is down: right comes before.
         return cells + jnp.maximum(above, best), above >= best
 
     def backward(on_path, from_above):
-        return (on_path & ~from_above) | _shifted(on_path & from_above, -1, False), on_path
+        return (on_path & ~from_above) | shifted(on_path & from_above, -1, False), on_path
 
-    best, from_above = lax.scan(forward, jnp.where(row == 0, diagonals[0], -jnp.inf), diagonals[1:])
+    best, from_above = lax.scan(forward, jnp.where(row == 0, cells_of[0], -jnp.inf), cells_of[1:])
     end = (row == rows - 1) & (best > -jnp.inf)
     start, on_path = lax.scan(backward, end, from_above, reverse=True)
-    mask = _grid(jnp.concatenate([start[None], on_path]), columns).astype(scores.dtype)
+    mask = grid(jnp.concatenate([start[None], on_path]), columns).astype(scores.dtype)
     return jnp.where(jnp.isnan(x).any((-2, -1), keepdims=True), jnp.nan, mask)
 
 
-def _shifted(x: Array, step: int, fill: float) -> Array:
-    """The entries moved along the last axis by one."""
-    edge = jnp.full_like(x[..., :1], fill)
-    return jnp.concatenate([edge, x[..., :-1]] if step > 0 else [x[..., 1:], edge], -1)
+def grid_path(scores: ArrayLike, maximum: Maximum) -> Array:
+    r"""Computes the best sum of a path through a grid by `maximum`: that of `best_grid_path`.
 
+    best[i, j] = scores[i, j] + maximum(best[i − 1, j], best[i, j − 1]), a diagonal of cells at
+    once. Pass it to `dynamic` for the smoothed max over all paths. Its `argmax` says how likely
+    each cell is on the path.
 
-def _diagonals(x: Array, fill: float) -> Array:
-    """`[..., rows, columns]` → `[rows + columns − 1, ..., rows]`.
+    Args:
+      scores: real numbers `[rows, columns]`, what each cell on the path counts. −inf is a blocked
+        cell.
+      maximum: `(x, axis)` → x without the axis, a max or a smoothed one.
 
-    Cell (i, j) goes to diagonal i + j, row i.
+    Returns:
+      The best sum, a number: −inf if there is no path.
+
+    Limits:
+      Scores are below +inf. For a batch use `jax.vmap`.
+
+    Raises:
+      ValueError: scores have another shape, or no cell.
+
+    Example:
+      >>> import jax.numpy as jnp, softmaxx as sx
+      >>> print(sx.grid_path(jnp.ones((2, 3)), jnp.max))
+      4.0
+
+    Reference:
+      Bellman, On a routing problem, 1958; Mensch and Blondel, ICML 2018.
     """
-    *batch, rows, columns = x.shape
-    still = [(0, 0)] * len(batch)
-    # Rows are padded to columns + rows cells, and read again as rows of one cell less. So each row
-    # moves one further to the right.
-    flat = jnp.pad(x, [*still, (0, 0), (0, rows)], constant_values=fill)
-    flat = flat.reshape(*batch, rows * (columns + rows))[..., :-rows]
-    return jnp.moveaxis(flat.reshape(*batch, rows, columns + rows - 1), -1, 0)
+    scores = jnp.asarray(scores)
+    checks.recursions.table("grid_path", scores.shape)
+    rows = len(scores)
+    lines = diagonals(scores, -jnp.inf)
 
+    def step(best, cells):
+        # Down comes last on the way, so that right comes before at ties.
+        return cells + maximum(jnp.stack([shifted(best, 1, -jnp.inf), best]), 0), None
 
-def _grid(diagonals: Array, columns: int) -> Array:
-    """The inverse of `_diagonals`."""
-    x = jnp.moveaxis(diagonals, 0, -1)
-    *batch, rows, count = x.shape
-    flat = jnp.pad(x.reshape(*batch, rows * count), [(0, 0)] * len(batch) + [(0, rows)])
-    return flat.reshape(*batch, rows, count + 1)[..., :columns]
+    start = jnp.where(jnp.arange(rows) == 0, lines[0], -jnp.inf)
+    last = lax.scan(step, start, lines[1:])[0]
+    return maximum(last[rows - 1 :], 0)

@@ -98,7 +98,8 @@ def _soft_quantile(scores, where, q, temperature, axes: tuple[int, ...]) -> Arra
     slices = _slices(dtypes.working(scores)[None], where, axes)
     n = slices.finite + slices.low_ends + slices.high_ends
     low, part = _place(listed, n)
-    found = _between(*_neighbours(slices, low, temperature, axes), part)
+    below, above = _neighbours(slices, low, temperature, axes)
+    found = _between(below, above, part)
     found = jnp.where(n == 0, 0, found) * jnp.where(slices.has_nan | (part != part), jnp.nan, 1)
     found = lax.squeeze(found, axes).astype(scores.dtype)
     return found if q.ndim else found[0]

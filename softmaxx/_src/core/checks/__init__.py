@@ -4,6 +4,7 @@ arguments: scores, `axis`, `where`, and numbers such as `temperature`, in the or
 counts: `k`, `num_samples` and other whole numbers.
 functions: functions that a user passes, and what they return.
 oracles: oracles, their scores and their answers.
+recursions: recursions of dynamic programs, and what they call `maximum` with.
 noises: noises, samplers, what they draw, and the random key.
 heatmaps: positions, windows, points and deviations.
 targets: labels, target distributions, linear layers.
@@ -20,6 +21,7 @@ from softmaxx._src.core.checks import (
     heatmaps,
     noises,
     oracles,
+    recursions,
     targets,
 )
 
@@ -31,5 +33,6 @@ __all__ = [
     "heatmaps",
     "noises",
     "oracles",
+    "recursions",
     "targets",
 ]

@@ -171,6 +171,13 @@ def _index_that_broadcasts(argument: str, given: tuple[int, ...], shape: tuple[i
     return ""
 
 
+def one_number(function: str, argument: str, value: Any) -> None:
+    """The value is one real number."""
+    real_numbers(function, argument, value)
+    if np.shape(value):
+        raise ValueError(f"{function}: {argument} has shape {np.shape(value)}; pass one number.")
+
+
 def number_or_list(function: str, argument: str, value: Number) -> None:
     """The value is a number or a 1-D array."""
     if jnp.ndim(value) > 1:

@@ -119,12 +119,3 @@ def one_for_each_row(function: str, argument: str, value: Any, rows: tuple[int, 
             f"features, {rows}."
         )
     return array
-
-
-def one_number(function: str, argument: str, value: Any) -> None:
-    """The value is one real number."""
-    arguments.real_numbers(function, argument, value)
-    if np.shape(value):
-        raise ValueError(
-            f"{function}: {argument} has shape {np.shape(value)}; pass one number for all rows."
-        )
