@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmaxx._src.core.types import Array
-from softmaxx._src.smoothings.nearest_point import Problem, Solution
+from softmaxx._src.smoothings.nearest_point import Atoms, Problem, Solution
 
 _TRIES = 4  # in a row without a new direction, two of each sign
 _OFF_FACE = 16  # roundings of a gap from which on a vertex does not belong to the face
@@ -43,6 +43,7 @@ def directions(
     along r. Where none does along r and −r for a random r, there is no other.
     """
     x, atoms = solution.point, solution.atoms
+    heaviest = jnp.argmax(atoms.weights)
     finite = jnp.isfinite(problem.theta)
     size = jnp.where(finite, abs(problem.theta), 0).max()
     size = jnp.maximum(size, (problem.temperature * abs(x)).max())
@@ -56,9 +57,9 @@ def directions(
         sign = jnp.where(state.tries % 2 == 0, 1, -1).astype(x.dtype)
         aside = sign * state.step * size / jnp.maximum(abs(r).max(), eps)
         v = ask(problem.direction(x) + aside * r)
-        gap, rounding = problem.gap(x, v)
+        gap, rounding = problem.gap(x, atoms, v)
         on_face = gap >= -_OFF_FACE * rounding
-        more, is_new = _extended(found, v - x, on_face)
+        more, is_new = _extended(found, v - atoms.points[heaviest], on_face)
         # A vertex of another face: the oracle was asked too far aside.
         step = jnp.where(on_face, state.step, state.step / 8)
         asked = jnp.where(sign < 0, state.asked + 1, state.asked)
@@ -70,21 +71,19 @@ def directions(
 
     zeros = jnp.zeros((most, *x.shape), x.dtype) + 0 * x[None]
     none = Directions(zeros, 0 * solution.calls, x[0] == x[0])
-    start = _State(
-        _of_atoms(none, atoms.points, atoms.used), none.rank, none.rank, 0 * size + eps**0.5
-    )
+    start = _State(_of_atoms(none, atoms, heaviest), none.rank, none.rank, 0 * size + eps**0.5)
     return lax.while_loop(goes_on, one, start).found
 
 
-def _of_atoms(found: Directions, points: Array, used: Array) -> Directions:
+def _of_atoms(found: Directions, atoms: Atoms, first: Array) -> Directions:
     """With the directions between the atoms."""
-    order = jnp.argsort(~used)
-    first = points[order[0]]
+    order = jnp.argsort(~atoms.used)
 
     def one(i, found):
-        return _extended(found, points[order[i]] - first, used.any())[0]
+        direction = atoms.points[order[i]] - atoms.points[first]
+        return _extended(found, direction, atoms.used.any())[0]
 
-    return lax.fori_loop(1, used.sum(), one, found)
+    return lax.fori_loop(0, atoms.used.sum(), one, found)
 
 
 def _extended(found: Directions, direction: Array, is_wanted: Array) -> tuple[Directions, Array]:

@@ -15,7 +15,7 @@ from jax import lax
 from softmaxx._src.core.types import Array
 
 _STALLS = 4  # steps in a row that rounding made useless
-_REFINED = 2  # times that a solution is refined
+_REFINED = 4  # times that a solution is refined
 
 
 class Atoms(NamedTuple):
@@ -25,7 +25,9 @@ class Atoms(NamedTuple):
     weights: Array  # [slots]: 0 in free slots
     used: Array  # [slots], boolean
     base: Array  # [d], a vertex from which the others are measured
-    products: Array  # [slots, slots]: ⟨a_i − base, a_j − base⟩
+    products: Array  # [slots, slots]: ⟨a_i − base, a_j − base⟩ + a constant
+    inverse: Array  # of the products of the used slots, 0 elsewhere
+    constant: Array  # []
 
     def rises(self, g: Array) -> Array:
         """⟨a_j − base, g⟩."""
@@ -42,13 +44,20 @@ class Problem(NamedTuple):
         """θ − T·x, what the oracle is asked."""
         return self.theta - self.temperature * x
 
-    def gap(self, x: Array, v: Array) -> tuple[Array, Array]:
-        """⟨θ − T·x, v − x⟩ and how far its rounding may reach. Infinite scores are left out."""
-        finite = jnp.isfinite(self.theta)
-        apart = jnp.where(finite, v - x, 0)
-        theta, pull = jnp.where(finite, self.theta, 0), self.temperature * x
-        rounding = ((abs(theta) + abs(pull)) * abs(apart)).sum()
-        return ((theta - pull) * apart).sum(), jnp.finfo(x.dtype).eps * rounding
+    def slope(self, x: Array) -> Array:
+        """The same without infinite scores, which all answers agree on."""
+        return jnp.where(jnp.isfinite(self.theta), self.direction(x), 0)
+
+    def gap(self, x: Array, atoms: Atoms, v: Array) -> tuple[Array, Array]:
+        """⟨θ − T·x, v − x⟩, and a rounding of it: ε times the size of its terms.
+
+        It is the mean of the gaps to the atoms: where v agrees with all of them they are 0, and the
+        rounding of x does not count.
+        """
+        apart = v[None] - atoms.points
+        size = abs(jnp.where(jnp.isfinite(self.theta), self.theta, 0)) + abs(self.temperature * x)
+        rounding = jnp.finfo(x.dtype).eps * (atoms.weights @ (abs(apart) @ size))
+        return atoms.weights @ (apart @ self.slope(x)), rounding
 
 
 class Solution(NamedTuple):
@@ -81,16 +90,15 @@ def nearest_point(
 
     def step(state: _State) -> _State:
         atoms, v = state.atoms, state.vertex
-        known = (atoms.used & (atoms.points == v[None]).all(-1)).any()
         slot = jnp.argmin(atoms.used)
-        is_full = ~known & atoms.used.all()
-        added = _added(atoms, v, slot)
-        atoms = _where(known | is_full, atoms, added)
+        added, is_new = _added(atoms, v, slot)
+        is_full = is_new & atoms.used.all()
+        atoms = _where(is_new & ~is_full, added, atoms)
         atoms = _moved_weights(atoms, problem)
-        stalls = jnp.where(known | ~atoms.used[slot], state.stalls + 1, 0)
+        stalls = jnp.where(is_new & atoms.used[slot], 0, state.stalls + 1)
         x = atoms.weights @ atoms.points
         v = ask(problem.direction(x))
-        gap, rounding = problem.gap(x, v)
+        gap, rounding = problem.gap(x, atoms, v)
         rises = gap > roundings * rounding
         goes_on = rises & ~is_full & (stalls < _STALLS) & (state.calls < 32 * slots)
         is_found = ~is_full & (gap <= 64 * jnp.maximum(roundings, 4) * rounding)
@@ -98,10 +106,11 @@ def nearest_point(
 
     x = ask(problem.theta)
     v = ask(problem.direction(x))
-    gap, rounding = problem.gap(x, v)
+    atoms = _first_atom(x, ((v - x) ** 2).sum(), slots)
+    gap, rounding = problem.gap(x, atoms, v)
     start = _State(
         x,
-        _first_atom(x, slots),
+        atoms,
         v,
         jnp.full_like(gap, 2, int),
         jnp.zeros_like(gap, int),
@@ -112,19 +121,42 @@ def nearest_point(
     return Solution(found.point, found.atoms, found.calls, found.is_found)
 
 
-def _first_atom(x: Array, slots: int) -> Atoms:
+def _first_atom(x: Array, constant: Array, slots: int) -> Atoms:
+    """One atom. As Σe = 0, a constant in all products changes nothing; it makes them definite."""
+    constant = jnp.where(constant > 0, constant, 1)
     zeros = jnp.zeros((slots, *x.shape), x.dtype) + 0 * x[None]
-    first = jnp.arange(slots) == 0
-    weights = first.astype(x.dtype) + zeros[:, 0]
-    products = zeros[:, :1] * zeros[None, :, 0]
-    return Atoms(zeros.at[0].set(x), weights, weights > 0, x, products)
+    weights = (jnp.arange(slots) == 0).astype(x.dtype) + zeros[:, 0]
+    both = weights[:, None] * weights[None]
+    points = zeros.at[0].set(x)
+    return Atoms(points, weights, weights > 0, x, constant * both, both / constant, constant)
 
 
-def _added(atoms: Atoms, v: Array, slot: Array) -> Atoms:
-    points, used = atoms.points.at[slot].set(v), atoms.used.at[slot].set(True)
-    atoms = atoms._replace(points=points, used=used)
-    row = atoms.rises(v - atoms.base)
-    return atoms._replace(products=atoms.products.at[slot].set(row).at[:, slot].set(row))
+def _added(atoms: Atoms, v: Array, slot: Array) -> tuple[Atoms, Array]:
+    """With v in a free slot, and whether v is new: not an affine combination of the others.
+
+    One that is has a gap of 0 at the best affine combination. If it rises all the same, by
+    rounding, the weights are to be computed again.
+    """
+    row = jnp.where(atoms.used, atoms.rises(v - atoms.base) + atoms.constant, 0)
+    own = ((v - atoms.base) ** 2).sum() + atoms.constant
+    others = _refined(lambda right: atoms.inverse @ right, atoms.products, row)
+    rest, least = own - row @ others, 16 * jnp.finfo(row.dtype).eps * own
+    edge = others.at[slot].set(-1)
+    row = row.at[slot].set(own)
+    added = atoms._replace(
+        points=atoms.points.at[slot].set(v),
+        used=atoms.used.at[slot].set(True),
+        products=atoms.products.at[slot].set(row).at[:, slot].set(row),
+        inverse=atoms.inverse + edge[:, None] * (edge / jnp.maximum(rest, least))[None],
+    )
+    return added, rest > least
+
+
+def _without(inverse: Array, slot: Array) -> Array:
+    """The inverse of the products without those of a slot."""
+    column = inverse[:, slot]
+    left = inverse - column[:, None] * (column / column[slot])[None]
+    return left.at[slot].set(0).at[:, slot].set(0)
 
 
 def _where(first: Array, one: Atoms, other: Atoms) -> Atoms:
@@ -135,25 +167,25 @@ def _moved_weights(atoms: Atoms, problem: Problem) -> Atoms:
     """The weights of the best point of the atoms' hull; atoms without weight are dropped."""
 
     def step(carry):
-        weights, used, _ = carry
+        weights, used, inverse, _ = carry
         x = weights @ atoms.points
-        g = jnp.where(jnp.isfinite(problem.theta), problem.direction(x), 0)
-        change = affine_step(atoms._replace(used=used), atoms.rises(g)) / problem.temperature
-        negative = used & (weights + change <= 0)
+        now = atoms._replace(used=used, inverse=inverse)
+        change = affine_step(now, atoms.rises(problem.slope(x))) / problem.temperature
         falls = change < 0
         share = jnp.where(falls, weights / jnp.where(falls, -change, 1), 0)
-        share = jnp.where(negative, share, jnp.inf)
+        share = jnp.where(used & (weights + change <= 0), share, jnp.inf)
         first = jnp.argmin(share)
-        reached = jnp.minimum(share[first], 1)
-        goes_on = negative.any()
-        weights = jnp.where(used, weights + reached * change, 0)
-        out = goes_on & (share <= share[first])
-        weights = jnp.where(out, 0, jnp.maximum(weights, 0))
-        return weights / weights.sum(), used & ~out, goes_on
+        is_short = share[first] < jnp.inf
+        weights = weights + jnp.minimum(share[first], 1) * change
+        weights = jnp.where(used, jnp.maximum(weights, 0), 0)
+        out = is_short & (jnp.arange(len(used)) == first)
+        weights = jnp.where(out, 0, weights)
+        inverse = jnp.where(is_short, _without(inverse, first), inverse)
+        return weights / weights.sum(), used & ~out, inverse, is_short
 
-    start = atoms.weights, atoms.used, atoms.used.any()
-    weights, used, _ = lax.while_loop(lambda carry: carry[2], step, start)
-    return atoms._replace(weights=weights, used=used)
+    start = atoms.weights, atoms.used, atoms.inverse, atoms.used.any()
+    weights, used, inverse, _ = lax.while_loop(lambda carry: carry[-1], step, start)
+    return atoms._replace(weights=weights, used=used, inverse=inverse)
 
 
 def affine_step(atoms: Atoms, rise: Array) -> Array:
@@ -161,29 +193,21 @@ def affine_step(atoms: Atoms, rise: Array) -> Array:
 
     It maximises ⟨rise, e⟩ − ½‖Σ e_j a_j‖², and is linear in `rise`, `[slots]`.
     """
-    used, eps = atoms.used.astype(rise.dtype), float(jnp.finfo(rise.dtype).eps)
-    both = used[:, None] * used[None]
-    matrix = both * atoms.products
-    largest = jnp.maximum(jnp.diagonal(matrix).max(), jnp.finfo(rise.dtype).tiny)
-    # Σe = 0, so that a constant in all products changes nothing. With it they are definite.
-    diagonal = jnp.where(atoms.used, 4 * eps * largest, 1)
-    factor = jnp.linalg.cholesky(matrix + largest * both + jnp.diag(diagonal))
-
-    def solved(right):
-        half = lax.linalg.triangular_solve(factor, right[:, None], left_side=True, lower=True)
-        found = lax.linalg.triangular_solve(
-            factor, half, left_side=True, lower=True, transpose_a=True
-        )
-        return found[:, 0]
-
-    ones = solved(used)
+    used = atoms.used.astype(rise.dtype)
+    matrix = used[:, None] * used[None] * (atoms.products - atoms.constant)
+    ones = atoms.inverse @ used
 
     def balanced(right):
         right = used * (right - used @ right / used.sum())
-        e = solved(right)
+        e = atoms.inverse @ right
         return e - ones * (e.sum() / ones.sum())
 
-    change = balanced(rise)
+    return _refined(balanced, matrix, rise)
+
+
+def _refined(solve: Callable[[Array], Array], matrix: Array, right: Array) -> Array:
+    """The solution, with its error solved for again: the inverse is that of many updates."""
+    found = solve(right)
     for _ in range(_REFINED):
-        change += balanced(rise - matrix @ change)
-    return change
+        found += solve(right - matrix @ found)
+    return found

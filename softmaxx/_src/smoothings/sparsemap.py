@@ -104,8 +104,9 @@ def convex_combination(smooth: SmoothMax) -> Callable[..., tuple[Array, Tree]]:
 
     Returns:
       `(scores, *args, temperature=1.0)` → (weights `[m]`, vertices `[m, …]`), m = max_vertices. The
-      vertices have the shapes of the scores behind m. Places that are not needed have weight 0. Weights sum to
-      1. They have derivatives in scores and temperature, in both modes, vertices have none.
+      vertices have the shapes of the scores behind m. Places that are not needed have weight 0.
+      Weights sum to 1. They have derivatives in scores and temperature, in both modes, vertices
+      have none.
 
     Limits:
       There may be other answers with the same mean, at ties; then the weights are those of one
