@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from derivatives import check_to_second_order
 from registry import reference_choice, scores_of
+from slow import slow
 
 import softmaxx as sx
 
 pytestmark = pytest.mark.unoptimized
 
 
-@pytest.mark.parametrize("alpha", [1.0, 1.25, 4 / 3, 1.5, 1.7, 2.0, 3.0])
+@pytest.mark.parametrize("alpha", [1.0, 4 / 3, 1.7, 2.0, slow(1.25), slow(1.5), slow(3.0)])
 def test_alpha_as_number_and_as_array_agree(alpha):
     scores = scores_of((3, 6))
     expected = np.stack([reference_choice(row, alpha) for row in np.asarray(scores)])
