@@ -69,12 +69,14 @@ def test_the_readme_code_runs_and_prints_what_it_says(capsys):
     assert printed.startswith("[0. 0. 0. 0.] 1.45")
     assert "[[12. 40.] [12. 40.]]" in printed
     assert "[14.5 14.5]" in printed
+    assert "[[1. 0.3] [0.7 1. ]] [0.2 0.6 0.2] [1. 0. 1. 0.] [0.68 0.29 0.6 0.29]" in printed
     assert (
-        "[[1. 0.] [0. 1.]] [31.35 31.41] [12.3 20.7] "
+        "[31.35 31.41] [12.3 20.7] "
         "[[12.3 20.7] [40.6 33.2] [ 0. 0. ]] [ True True False]" in printed
     )
     assert printed.endswith("0.0123")
     assert np.isfinite(scope["steps"]).all()
+    np.testing.assert_allclose(scope["expected_length"], 3, rtol=1e-6)
     np.testing.assert_allclose(scope["depth"], 120 / 7.4, rtol=1e-3)
     np.testing.assert_allclose(
         scope["slope"], scope["best"] - scope["paths"].argmax(-scope["costs"], key=scope["key"])
