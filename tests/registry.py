@@ -251,6 +251,23 @@ def _on_a_grid(oracle: Callable) -> Callable:
     return lambda x: oracle(x.reshape(*x.shape[:-1], 2, 3)).reshape(x.shape)
 
 
+def _of_states(oracle: Callable) -> Callable:
+    """The states of an oracle of chains, for rows of 3 places and 2 states."""
+    return lambda x: oracle((x.reshape(3, 2), jnp.zeros((2, 2), x.dtype)))[0].reshape(x.shape)
+
+
+def _best_one(scores: Any, maximum: Callable) -> Any:
+    return maximum(scores, 0)
+
+
+def _mean_of(combination: Callable) -> Callable:
+    def mean(x):
+        weights, vertices = combination(x)
+        return weights @ vertices
+
+    return mean
+
+
 def _first(rows: np.ndarray) -> np.ndarray:
     return (np.arange(6) == rows.argmax(-1)[:, None]).astype(rows.dtype)
 
@@ -259,6 +276,9 @@ _ALL = {"where": True, "temperature": True, "axis": "joint"}
 _DRAWN = {**_ALL, "random": True, "sharded": True}
 _ORDER = {"where": True, "temperature": True, "axis": "int", "ends": True}
 _ALONE = {"instance": True, "modes": "reverse"}
+_HARD = {"instance": True, "modes": "zero"}
+_HULL = sx.sparsemap(sx.one_hot_argmax, max_vertices=8)
+_PATHS = sx.dynamic(sx.grid_path)
 _NOISY = sx.perturbed(sx.one_hot_argmax, num_samples=4, sigma=0.5)
 _QUADRATIC = sx.regularized(sx.sparsemax, lambda p: (p * p).sum() / 2)
 
@@ -292,6 +312,9 @@ OTHERS = [
     ),
     Entry("ranking", "oracle", sx.ranking, where=True, axis="int", modes="zero", ends=True),
     Entry("best_grid_path", "oracle", _on_a_grid(sx.best_grid_path), modes="zero"),
+    Entry("best_chain", "oracle", _of_states(sx.best_chain), **_HARD),
+    Entry("best_alignment", "oracle", _on_a_grid(sx.best_alignment), **_HARD),
+    Entry("dynamic_oracle", "oracle", sx.dynamic_oracle(_best_one), **_HARD),
     Entry("row_oracle", "oracle", sx.row_oracle(sx.one_hot_argmax), modes="zero", instance=True),
     Entry("host_oracle", "oracle", sx.host_oracle(_first), modes="zero", instance=True, nan=False),
     Entry("expected_ranking", "choice", _of_width(sx.expected_ranking), **_ORDER),
@@ -470,6 +493,17 @@ OTHERS = [
     Entry("regularized", "smoothing", _QUADRATIC.value, instance=True, rounded_once=False),
     Entry("perturbed", "smoothing", _keyed(_NOISY.argmax), instance=True),
     Entry("perturbed-value", "smoothing", _keyed(_NOISY.value), instance=True),
+    Entry("sparsemap", "smoothing", _HULL.argmax, instance=True),
+    Entry("sparsemap-value", "smoothing", _HULL.value, instance=True),
+    Entry(
+        "convex_combination",
+        "smoothing",
+        _mean_of(sx.convex_combination(_HULL)),
+        instance=True,
+        rounded_once=False,
+    ),
+    Entry("dynamic", "smoothing", _on_a_grid(_PATHS.argmax), instance=True),
+    Entry("dynamic-value", "smoothing", lambda x: _PATHS.value(x.reshape(2, 3)), instance=True),
     Entry(
         "standard_error",
         "smoothing",

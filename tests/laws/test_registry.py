@@ -20,6 +20,7 @@ ELSEWHERE = {
     "sampler": {"antithetic", "independent", "latin_hypercube", "sobol"},
     "positions": {"pixel_positions", "unit_positions"},
     "strength of a step": {"adaptive_strength"},
+    "recursion": {"alignment", "chain", "grid_path"},
 }
 
 

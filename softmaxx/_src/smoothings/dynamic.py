@@ -110,8 +110,9 @@ def _value(recursion, smooth: SmoothMax, scores, temperature, args, kwargs) -> A
 @partial(jax.jit, static_argnums=(0, 1))
 def _argmax(recursion, smooth: SmoothMax, scores, temperature, args, kwargs) -> Tree:
     best = _best(recursion, smooth, scores, temperature, args, kwargs)
-    answer = jax.grad(best)(dynamic_oracle.in_one_dtype(scores))
-    return dtypes.in_dtypes_of(scores, answer)
+    value, answer = jax.value_and_grad(best)(dynamic_oracle.in_one_dtype(scores))
+    valid = jnp.where(jnp.isnan(value), jnp.nan, 1)
+    return dtypes.in_dtypes_of(scores, jax.tree.map(lambda p: p * valid, answer))
 
 
 def _best(recursion, smooth: SmoothMax, scores, temperature, args, kwargs):
