@@ -247,6 +247,9 @@ def plot(result: dict, path: Path) -> None:
             left.plot([c["temperature"] for c in cases], calls, style, label=f"{name}, {n}×{n}")
     left.set(xscale="log", yscale="log", xlabel="T", ylabel="calls of the oracle, median")
     left.set_title("grid paths")
+    left.set_xticks(TEMPERATURES, [f"{t:g}" for t in TEMPERATURES])
+    left.minorticks_off()
+    left.set_ylim(top=3000)
     left.legend()
     names = list(dict.fromkeys(one for row in result["dynamic programs"].values() for one in row))
     for i, name in enumerate(names):
@@ -258,7 +261,7 @@ def plot(result: dict, path: Path) -> None:
     right.set_xticks(places, list(result["dynamic programs"]))
     right.set(yscale="log", ylabel="instances a second, with gradient", title="dynamic programs")
     right.margins(y=0.15)
-    right.legend()
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(result["header"], fontsize=10, color="0.3")
