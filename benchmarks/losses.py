@@ -4,8 +4,8 @@ First integer labels at 256×32768, float32: medians of interleaved rounds, forw
 backward, as ratios to `optax.softmax_cross_entropy_with_integer_labels`, and temporary memory in
 arrays of the scores' size. Then `linear_entmax_loss`, in blocks, against the same loss of
 `features @ weights`: batch 1024, 64 features, 128,000 classes; seconds, memory, and the largest
-differences of the losses and of the gradients. The script writes
-benchmarks/results/losses-<backend>-jax<version>.json and docs/losses.png.
+differences of the losses and of the gradients; and other batches and lengths of a block. The
+script writes benchmarks/results/losses-<backend>-jax<version>.json and docs/losses.png.
 
     pip install -e '.[bench]'        # and torch with entmax
     python benchmarks/losses.py      # --quick: a small case of each, to build/benchmarks
@@ -31,6 +31,14 @@ import softmaxx as sx
 DIRECTIONS = ("forward", "forward + backward")
 BASELINE = "optax softmax_cross_entropy_with_integer_labels"
 ALPHAS = (1.0, 1.5, 2.0)
+
+
+CASES = [  # rows, features, classes, classes at a time
+    (1024, 64, 128_000, 512),
+    (1024, 64, 128_000, 2048),
+    (512, 512, 50_000, 512),
+    (128, 256, 128_000, 512),
+]
 
 
 def in_jax() -> dict[str, Callable]:
@@ -128,7 +136,7 @@ def side_by_side(shape: tuple[int, int], budget: float) -> dict[str, dict[str, d
     return table
 
 
-def in_blocks(batch: int, d: int, n: int, budget: float) -> dict[str, dict]:
+def in_blocks(batch: int, d: int, n: int, block: int, budget: float) -> dict[str, dict]:
     """By α: seconds, memory and largest differences of `linear_entmax_loss` and the plain path."""
     features, weights = (
         jnp.asarray(normal((batch, d), 0)),
@@ -139,7 +147,7 @@ def in_blocks(batch: int, d: int, n: int, budget: float) -> dict[str, dict]:
     for alpha in ALPHAS:
         paths = {
             "plain": lambda f, w, y, alpha=alpha: sx.entmax_loss(f @ w, y, alpha=alpha),
-            "blocks": lambda f, w, y, alpha=alpha: sx.linear_entmax_loss(f, w, y, alpha=alpha),
+            "blocks": partial(sx.linear_entmax_loss, alpha=alpha, block_size=block),
         }
         calls, row, results = {}, {}, {}
         for name, loss in paths.items():
@@ -172,10 +180,15 @@ def print_tables(result: dict) -> None:
             for c in cells
         ]
         print(f"{name:50}{pieces[0]}      {pieces[1]}")
-    print(f"\n{result['blocks']:44}{'plain':>16}{'blocks':>18}{'ratio':>14}   largest difference")
+    for name, table in result["in blocks"].items():
+        print_blocks(name, table)
+
+
+def print_blocks(name: str, table: dict[str, dict]) -> None:
+    print(f"\n{name:44}{'plain':>16}{'blocks':>18}{'ratio':>14}   largest difference")
     units = f"{'s':>8}{'MB':>8}{'s':>10}{'MB':>8}{'s':>8}{'MB':>6}"
     print(f"{'α':44}{units}   of losses, of gradients")
-    for alpha, row in result["in blocks"].items():
+    for alpha, row in table.items():
         seconds, size = (
             [row[f"{name}, {unit}"] for name in ("plain", "blocks")]
             for unit in ("seconds", "bytes")
@@ -206,18 +219,17 @@ def plot(result: dict, path: Path) -> None:
         "title": f"{DIRECTIONS[1]}, {result['labels']}",
     }
     ratio_bars(left, result["side by side"][DIRECTIONS[1]], colour, xscale="log", **labels)
-    places = np.arange(len(result["in blocks"]))
+    name, table = next(iter(result["in blocks"].items()))
+    places = np.arange(len(table))
     for offset, unit, colour in ((-0.2, "seconds", "tab:blue"), (0.2, "bytes", "tab:green")):
-        ratios = [
-            row[f"blocks, {unit}"] / row[f"plain, {unit}"] for row in result["in blocks"].values()
-        ]
+        ratios = [row[f"blocks, {unit}"] / row[f"plain, {unit}"] for row in table.values()]
         label = {"seconds": "time", "bytes": "temporary memory"}[unit]
         right.bar_label(
             right.bar(places + offset, ratios, 0.4, color=colour, label=label), fmt="%.2f"
         )
     right.axhline(1, color="0.4", linewidth=1)
-    right.set_xticks(places, [f"α = {alpha}" for alpha in result["in blocks"]])
-    right.set(title="linear_entmax_loss / plain path", ylabel=f"ratio, {result['blocks']}")
+    right.set_xticks(places, [f"α = {alpha}" for alpha in table])
+    right.set(title="linear_entmax_loss / plain path", ylabel=f"ratio, {name}")
     right.margins(y=0.3)
     right.legend(loc="upper left", ncols=2)
     right.spines[["top", "right"]].set_visible(False)
@@ -230,17 +242,19 @@ def main() -> None:
     parser = options_of(__doc__, "a small case of each")
     quick = parser.parse_args().quick
     keep_freed_memory()
-    shape, (batch, d, n) = (
-        ((256, 4096), (64, 32, 10_000)) if quick else ((256, 32768), (1024, 64, 128_000))
-    )
+    shape, cases = ((256, 4096), [(64, 32, 10_000, 512)]) if quick else ((256, 32768), CASES)
     result = {
         "header": header(),
         "labels": f"integer labels, {shape[0]}×{shape[1]}",
-        "blocks": f"batch {batch}, {d} features, {n:,} classes",
     }
     print(result["header"])
     result["side by side"] = side_by_side(shape, 0.3 if quick else 1.0)
-    result["in blocks"] = in_blocks(batch, d, n, 0.3 if quick else 5.0)
+    result["in blocks"] = {
+        f"{batch} rows, {d} features, {n:,} classes, {block} at a time": in_blocks(
+            batch, d, n, block, 0.3 if quick else 5.0
+        )
+        for batch, d, n, block in cases
+    }
     print_tables(result)
     save("losses", result, plot, quick)
 
