@@ -172,6 +172,22 @@ def test_a_negative_target_is_nan(alpha):
     np.testing.assert_array_equal(np.isnan(pull(np.ones(3))[0]).any(-1), [True, False, True])
 
 
+@pytest.mark.parametrize("shape", [(3,), (2, 5000)])
+def test_the_gradient_in_the_targets_alone(shape):
+    """In float32 and of slices that are summed in blocks too."""
+    scores = scores_of(shape, dtype=np.float32)
+    y = jax.nn.softmax(scores_of(shape, seed=1, dtype=np.float32))
+    for smooth, alpha in [(sx.entropic(), 1.0), (sx.tsallis(1.5), 1.5), (sx.euclidean(), 2.0)]:
+        loss = sx.fenchel_young_loss(smooth)
+        slope = jax.grad(lambda y, loss=loss: loss(scores, y).sum())(y)
+        height = sx.tsallis(alpha).value(scores)[..., None]
+        marginal = jnp.log(y) if alpha == 1 else (y ** (alpha - 1) - 1) / (alpha - 1)
+        # Ω'(y) up to a constant: the sum of y is fixed.
+        expected = marginal - scores + height
+        error = slope - expected
+        np.testing.assert_allclose(error - error.mean(-1, keepdims=True), 0, atol=2e-4)
+
+
 @each_path
 def test_where_takes_classes_out(number, alpha):
     rows, here, *_ = case("seen", number, alpha)

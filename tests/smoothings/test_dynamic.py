@@ -184,6 +184,11 @@ def test_masks_and_lengths():
     np.testing.assert_allclose(counts, short[1], atol=1e-14)
     hard, _ = sx.best_chain((held, moves), where=where)
     np.testing.assert_array_equal(hard[where], sx.best_chain((unary[where], moves))[0])
+    y = np.eye(3)[[0, 2, 1, 0, 2, 0]] * where[:, None]
+    counts = np.asarray(sx.best_chain((np.where(where[:, None], 9 * y, 0), moves), where=where)[1])
+    loss = sx.fenchel_young_loss(smooth)
+    short = loss((unary[where], moves), (y[where], counts))
+    np.testing.assert_allclose(loss((held, moves), (y, counts), where=where), short, rtol=1e-12)
     none = smooth.argmax((held, moves), where=np.zeros(6, bool))
     assert all((one == 0).all() for one in none)
 
@@ -269,6 +274,7 @@ def test_wrong_recursions_are_told_before_anything_is_solved():
     for result, error, said in [
         (lambda x, _: x.max(), ValueError, "recursion never called maximum; write every max"),
         (lambda x, m: m(x, 0), ValueError, r"recursion returned the shape \(3,\); return one"),
+        (lambda x, m: m(m(x, 0), 0) if x[0, 0] > 0 else m(x, 0), TypeError, "reads the values of"),
         (lambda x, m: m(m(x, 2), 0), ValueError, r"maximum with axis=2 for the shape \(2, 3\)"),
         (lambda x, m: m(m(x, (0, 1)), 0), ValueError, r"maximum with axis=\(0, 1\) for the"),
         (lambda x, m: m([x[0, 0], x[0, 1]], 0), TypeError, "maximum with list; pass one array"),
@@ -283,6 +289,14 @@ def test_wrong_recursions_are_told_before_anything_is_solved():
     assert not ran
     with pytest.raises(TypeError, match="dynamic: recursion is a int; pass a function"):
         sx.dynamic(3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(
+        TypeError, match=r"dynamic: recursion takes 1 argument by position; .* sx\.chain"
+    ):
+        sx.dynamic(sx.best_chain)
+    with pytest.raises(
+        ValueError, match=r"chain: scores are one array of the shape \(3, 3\); pass a pair"
+    ):
+        PAIRS["chain"]["entropic"].value(np.zeros((3, 3)))
     with pytest.raises(TypeError, match="dynamic: smooth is a function; pass a SmoothMax"):
         sx.dynamic(sx.chain, smooth=sx.softmax)  # pyright: ignore[reportArgumentType]
     for smooth in (sx.entropic(axis=0), sx.perturbed(sx.one_hot_argmax)):

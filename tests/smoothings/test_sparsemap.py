@@ -201,7 +201,37 @@ def test_temperature_zero_infinite_scores_and_nan():
     np.testing.assert_allclose(found, sx.soft_top_k(scores, k=3, alpha=2.0), atol=1e-12)
     np.testing.assert_array_equal(np.asarray(pull(np.arange(6.0))[0])[[2, 5]], 0)
     assert np.isnan(smooth.argmax(np.array([0.0, np.nan, 1.0, 2.0]))).all()
-    assert np.isnan(jax.jit(lambda t: smooth.value(np.zeros(4), temperature=t))(-1.0))
+    x = np.array([0.5, 1.0, 0.0, 0.3])
+    for t in (-1.0, np.nan):
+        value, slope = jax.jit(jax.value_and_grad(lambda x, t: smooth.value(x, temperature=t)))(
+            x, t
+        )
+        assert np.isnan(value)
+        assert np.isnan(slope).all()
+    forbidden = np.array([0.5, -np.inf, 0.4, -0.3])
+    assert sx.fenchel_young_loss(PAIRS["one_hot"])(forbidden, np.eye(4)[1]) == np.inf
+
+
+def test_an_oracle_that_is_not_exact_gives_nan_and_no_worse_point():
+    scores = np.array([0.3, 1.0, -2.0, 0.1])
+
+    def wrong(x):  # right for the scores, and then the worst answer
+        return jnp.where(x[1] == 1.0, sx.one_hot_argmax(x), sx.one_hot_argmax(-x))
+
+    smooth = sx.sparsemap(wrong)
+    assert np.isnan(smooth.argmax(scores)).all()
+    assert np.isnan(sx.fenchel_young_loss(smooth)(scores, np.eye(4)[1]))
+
+
+def test_other_vertices_that_are_almost_as_good_do_not_hide_a_direction():
+    def both(scores):
+        return {"g": sx.best_grid_path(scores["g"]), "h": sx.one_hot_argmax(scores["h"])}
+
+    smooth, n = sx.sparsemap(both), 4
+    for slack in (1e-3, 1e-8, 1e-12):
+        scores = {"g": np.zeros((n, n)), "h": np.r_[2.0, np.full(20, 1 - slack)]}
+        jacobian = jax.jacrev(smooth.argmax)(scores)["g"]["g"].reshape(n * n, n * n)
+        np.testing.assert_allclose(jnp.trace(jacobian), (n - 1) ** 2, rtol=1e-6)
 
 
 def test_too_few_vertices_give_nan():

@@ -88,9 +88,9 @@ def of_distributions(
     """
     peak = problem.solved.peak
     y = targets.astype(peak.dtype)
-    lanes = [*_apart(y, problem.solved), (y < 0).astype(y.dtype)]
+    lanes = [*_apart(y, problem.solved), jnp.where(y < 0, y, 0)]
     rest, at_peak, negative = reductions.sums(lanes, axes)
-    total = jnp.where(negative > 0, jnp.nan, rest + at_peak)
+    total = jnp.where(negative < 0, jnp.nan, rest + at_peak)
     is_counted = (total != 0) & ~(peak == -jnp.inf)
     share = y / jnp.where(total == 0, 1, total)
     penalty = -problem.temperature * smoothed_max.entropy(share, problem.alpha, power, axes)

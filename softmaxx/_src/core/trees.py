@@ -18,10 +18,10 @@ def sum_of_products(one: Tree, other: Tree, dtype: jnp.dtype) -> Array:
 
 
 def inner(scores: Tree, targets: Tree) -> Array:
-    """⟨scores, targets⟩. A score of −inf or +inf with target 0 counts 0."""
+    """⟨scores, targets⟩. A score of −inf, +inf or nan with target 0 counts 0."""
 
     def product(x, y):
-        return (jnp.where((y == 0) & jnp.isinf(x), 0, x) * y.astype(x.dtype)).sum()
+        return (jnp.where((y == 0) & ~jnp.isfinite(x), 0, x) * y.astype(x.dtype)).sum()
 
     products = jax.tree.leaves(jax.tree.map(product, scores, targets))
     dtype = dtypes.widest_dtype([one.dtype for one in products])

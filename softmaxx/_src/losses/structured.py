@@ -22,18 +22,19 @@ def fenchel_young_loss(smooth: SmoothMax) -> Callable[..., Array]:
 
     Args:
       smooth: a `SmoothMax` pair: `entropic()`, `euclidean()`, `tsallis(alpha)`, or what
-        `regularized` and `perturbed` make.
+        `regularized`, `sparsemap`, `dynamic` and `perturbed` make.
 
     Returns:
       `loss(scores, targets, *args, **kwargs)`, one number for each instance. Targets have the
       scores' shape, and are points of the choice set or of its hull. Args and keywords such as
       `key=` go to `smooth`.
       For `entropic`, `euclidean` and `tsallis` it is `entmax_loss` along their axis, one number for
-      each choice of a batch. Integer labels are targets too. For `regularized` and `perturbed` it
-      is of one instance: for a batch use `jax.vmap`.
+      each choice of a batch. Integer labels are targets too. For the others it is of one instance:
+      for a batch use `jax.vmap`.
       If `smooth.penalty` is known, the loss is at least 0, and 0 at the optimum. For
       `perturbed(one_hot_argmax, noise=gumbel)` this holds up to the Monte-Carlo error. If the
-      penalty is None, as for every other `perturbed`, the loss lacks the constant Ω(y). Then its
+      penalty is None, as for `dynamic` and every other `perturbed`, the loss lacks the constant
+      Ω(y), which is 0 at a solution for `dynamic` with `entropic()` or `tsallis`. Otherwise its
       value may be negative, and its gradient in the targets is −scores alone. The gradient in the
       scores is the same.
 

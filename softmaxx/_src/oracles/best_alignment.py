@@ -70,7 +70,8 @@ def alignment(scores: ArrayLike, maximum: Maximum, *, where: ArrayLike | None = 
       The best sum, a number: −inf if there is no alignment, 0 if no pair is there.
 
     Limits:
-      Scores are below +inf. For a batch use `jax.vmap`.
+      Scores are below +inf. For a batch use `jax.vmap`. The target of a `fenchel_young_loss` is 0
+      where `where` is False.
 
     Raises:
       ValueError: scores have another shape, or no entry; `where` does not broadcast.

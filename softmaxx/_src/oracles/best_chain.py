@@ -29,8 +29,10 @@ def best_chain(scores: Chain, *, where: ArrayLike | None = None) -> tuple[Array,
 
     Limits:
       At ties it takes the first state, at the end first and then before. Without a sequence that is
-      allowed it is 0. A nan that counts makes all nan. The derivative is 0 everywhere. To train
-      through it, use `dynamic(chain)` or `perturbed(best_chain)`.
+      allowed it is 0. A nan that counts makes all nan. Scores are below +inf. The derivative is 0
+      everywhere. To train through it, use `dynamic(chain)` or `perturbed(best_chain)`. A smoothing
+      of an oracle takes the mask as an argument:
+      `sparsemap(lambda scores, there: best_chain(scores, where=there))`.
 
     Raises:
       TypeError: scores are not real numbers, `where` is not boolean.
@@ -70,8 +72,10 @@ def chain(scores: Chain, maximum: Maximum, *, where: ArrayLike | None = None) ->
       The best sum, a number. If no place counts it is 0.
 
     Limits:
-      The backward pass keeps what `maximum` keeps of `[t, k, k]` numbers. For long chains pass
-      `jax.checkpoint(sx.chain, static_argnums=1)`.
+      The target of a `fenchel_young_loss` is a pair too: for states as a one-hot y `[t, k]` it is
+      (y, y[:-1]ᵀ y[1:]). Where `where` leaves places out behind the last, set y to 0 there first,
+      or the loss is not that of the chain. The backward pass keeps what `maximum` keeps of
+      `[t, k, k]` numbers. For long chains pass `jax.checkpoint(sx.chain, static_argnums=1)`.
 
     Raises:
       ValueError: shapes do not fit.

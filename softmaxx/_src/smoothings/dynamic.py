@@ -37,7 +37,8 @@ def dynamic(recursion: Recursion, *, smooth: SmoothMax = ENTROPIC) -> SmoothMax:
       traced and differentiated. All derivatives are right, of any order and in both modes, in
       scores, temperature, args and kwargs. `penalty` is None: the Ω of the sum of local penalties
       is not known in closed form. `fenchel_young_loss` of a target y that is one solution is
-      value − ⟨scores, y⟩, at least 0 with `entropic()` and `tsallis`, whose Ω is 0 there.
+      value − ⟨scores, y⟩, at least 0 up to rounding with `entropic()` and `tsallis`, whose Ω is 0
+      there. It is 0 where a `where` of the recursion leaves entries out.
 
     Limits:
       T = 0: the best sum; at ties `argmax` is a mean of solutions. Scores of −inf forbid a choice,

@@ -63,7 +63,8 @@ def directions(
         # A vertex of another face: the oracle was asked too far aside.
         step = jnp.where(on_face, state.step, state.step / 8)
         asked = jnp.where(sign < 0, state.asked + 1, state.asked)
-        tries = jnp.where(is_new, 0, state.tries + 1)
+        again = ~on_face & (state.step > eps)
+        tries = jnp.where(is_new | again, 0, state.tries + 1)
         return _State(more, tries, jnp.where(is_new, state.asked + 1, asked), step)
 
     def goes_on(state: _State) -> Array:

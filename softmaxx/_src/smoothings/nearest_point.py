@@ -88,6 +88,11 @@ def nearest_point(
     """
     roundings = 2 if tolerance is None else tolerance / float(jnp.finfo(problem.theta.dtype).eps)
 
+    def is_small(gap, rounding):
+        # Below 0 the answer is worse than the point: then the oracle does not maximise. The gap
+        # of a nan, or of T = ∞, is nan.
+        return abs(gap) <= 64 * jnp.maximum(roundings, 4) * rounding
+
     def step(state: _State) -> _State:
         atoms, v = state.atoms, state.vertex
         slot = jnp.argmin(atoms.used)
@@ -101,8 +106,9 @@ def nearest_point(
         gap, rounding = problem.gap(x, atoms, v)
         rises = gap > roundings * rounding
         goes_on = rises & ~is_full & (stalls < _STALLS) & (state.calls < 32 * slots)
-        is_found = ~is_full & (gap <= 64 * jnp.maximum(roundings, 4) * rounding)
-        return _State(x, atoms, v, state.calls + 1, stalls, goes_on, is_found)
+        return _State(
+            x, atoms, v, state.calls + 1, stalls, goes_on, ~is_full & is_small(gap, rounding)
+        )
 
     x = ask(problem.theta)
     v = ask(problem.direction(x))
@@ -115,7 +121,7 @@ def nearest_point(
         jnp.full_like(gap, 2, int),
         jnp.zeros_like(gap, int),
         gap > roundings * rounding,
-        ~(gap > roundings * rounding),
+        is_small(gap, rounding),
     )
     found = lax.while_loop(lambda state: state.is_running, step, start)
     return Solution(found.point, found.atoms, found.calls, found.is_found)

@@ -61,11 +61,13 @@ def sparsemap(
       T). At ties the answers in p span less than the face, and the derivative asks the oracle for
       others: two calls more than that takes. Where p is at the edge of a face, it counts as inside.
       If `max_vertices` are not enough, or the face has more than four times as many directions,
-      the result or its derivative is nan: raise it. An oracle that is not exact gives a point that
-      is not the nearest one, or nan. T = 0 is the oracle, with zero derivative. Scores of ±inf stay
-      so for the oracle, and pass no derivative. Arguments pass none either. Scores of half
-      precision are solved in float32. Under `jax.vmap` all instances wait for the slowest. Make the
-      pair once, outside of the training loop.
+      the result or its derivative is nan: raise it. It is nan as well where an oracle that is not
+      exact answers worse than before. Pass costs negated: an oracle that minimises gives its worst
+      answer. T = 0 is the oracle, with zero derivative. Scores of
+      ±inf stay so for the oracle, and pass no derivative. Arguments pass none either. A common
+      offset of the scores costs digits: subtract it. Scores of half precision are solved in
+      float32. Under `jax.vmap` all instances wait for the slowest. Make the pair once, outside of
+      the training loop.
 
     Raises:
       TypeError: the oracle is not callable, has no hash, reads values while it is traced, closes
@@ -89,6 +91,7 @@ def sparsemap(
     if tolerance is not None:
         checks.arguments.real_numbers("sparsemap", "tolerance", tolerance)
         checks.arguments.at_least("sparsemap", "tolerance", tolerance, 0)
+        tolerance = float(tolerance)
     return _Sparsemap(_Plan(oracle, slots, tolerance)).pair()
 
 
@@ -212,7 +215,7 @@ def _jitted_loss(plan, scores: Tree, targets: Tree, temperature: Number, args: t
     middle = jnp.where(finite, theta, 0) - temperature * (x + y) / 2
     loss = jnp.where(finite | (x == y), middle * (x - y), theta * (x - y)).sum()
     gradients = [x - y, temperature * y - theta, (y @ y - x @ x) / 2]
-    loss = lax.stop_gradient(jnp.maximum(loss, 0) + 0 * loss)
+    loss = lax.stop_gradient(jnp.where(loss < 0, 0, loss))
     loss = attached.with_gradients(loss, (gradients,), ([theta, y, temperature],))
     return loss.astype(layout.widest)
 

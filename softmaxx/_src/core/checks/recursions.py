@@ -1,5 +1,6 @@
 """What can be wrong with recursions of dynamic programs, and with how they call `maximum`."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,24 @@ import jax.numpy as jnp
 from softmaxx._src.core.checks import arguments, functions
 from softmaxx._src.core.types import Array
 
+_POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
 
 def recursion(function: str, value: Any) -> None:
     """The recursion is a function that can be a static argument of jit."""
-    functions.static_function(
-        function, "recursion", value, "(scores, maximum, *args) -> the best sum"
-    )
+    takes = "(scores, maximum, *args) -> the best sum"
+    functions.static_function(function, "recursion", value, takes)
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        return
+    kinds = [one.kind for one in parameters]
+    by_position = sum(k in (_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY) for k in kinds)
+    if by_position < 2 and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        raise TypeError(
+            f"{function}: recursion takes {by_position} argument by position; pass a function "
+            f"{takes}, such as sx.chain, and not its oracle."
+        )
 
 
 def solvable(function: str, recursion: Callable, scores: Any, args: tuple, kwargs: dict) -> None:
@@ -25,14 +38,17 @@ def solvable(function: str, recursion: Callable, scores: Any, args: tuple, kwarg
         calls.append(axis)
         return jnp.max(x, maximum_of(function, x, axis))
 
-    out = functions.shapes_of_result(
-        function,
-        "recursion",
-        lambda scores, *args, **kwargs: recursion(scores, counted, *args, **kwargs),
-        scores,
-        args,
-        kwargs,
-    )
+    def called(scores, *args, **kwargs):
+        return recursion(scores, counted, *args, **kwargs)
+
+    try:
+        out = functions.shapes_of_result(function, "recursion", called, scores, args, kwargs)
+    except (jax.errors.JAXTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
+        reason = str(error).split("\n")[0]
+        raise TypeError(
+            f"{function}: recursion reads the values of its scores or arguments, which cannot be "
+            f"compiled; select with jnp.where and lax.scan. JAX says: {reason}"
+        ) from error
     functions.scalar(function, "recursion", out)
     functions.floating(function, "recursion", out)
     if not calls:
@@ -82,7 +98,8 @@ def chain(function: str, scores: Any, where: Any) -> Array | None:
         (t, k), moves = shapes
         fits = moves in ((k, k), (t - 1, k, k))
     if not fits:
-        got = shapes or type(scores).__name__
+        one = getattr(scores, "shape", type(scores).__name__)
+        got = shapes or f"one array of the shape {one}"
         raise ValueError(
             f"{function}: scores are {got}; pass a pair (unary [t, k], transitions [k, k] or "
             "[t - 1, k, k]), for a batch by jax.vmap."
