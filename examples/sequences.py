@@ -18,6 +18,7 @@ trained on, and plots the marginals of one sequence.
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def plot(trained, x, digits):
     """The marginals of one sequence under each loss; circles are the digits."""
     plt.switch_backend("Agg")
     figure, panels = plt.subplots(1, 4, figsize=(15, 4.4), sharey=True, layout="constrained")
-    argmax = {
+    argmax: dict[str, Callable] = {
         name: partial(smooth.argmax, **settings(name, jax.random.key(0)))
         for name, smooth in CHAINS.items()
     }

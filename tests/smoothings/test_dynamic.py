@@ -187,8 +187,8 @@ def test_masks_and_lengths():
     y = np.eye(3)[[0, 2, 1, 0, 2, 0]] * where[:, None]
     counts = np.asarray(sx.best_chain((np.where(where[:, None], 9 * y, 0), moves), where=where)[1])
     loss = sx.fenchel_young_loss(smooth)
-    short = loss((unary[where], moves), (y[where], counts))
-    np.testing.assert_allclose(loss((held, moves), (y, counts), where=where), short, rtol=1e-12)
+    alone = loss((unary[where], moves), (y[where], counts))
+    np.testing.assert_allclose(loss((held, moves), (y, counts), where=where), alone, rtol=1e-12)
     none = smooth.argmax((held, moves), where=np.zeros(6, bool))
     assert all((one == 0).all() for one in none)
 
@@ -196,8 +196,8 @@ def test_masks_and_lengths():
     there[:3, :4] = True
     for function in (sx.best_alignment, PAIRS["alignment"]["entropic"].argmax):
         got: Any = function(np.where(there, scores, np.nan), where=there)
-        short: Any = function(scores[:3, :4])
-        np.testing.assert_allclose(got[:3, :4], short, atol=1e-14)
+        cut: Any = function(scores[:3, :4])
+        np.testing.assert_allclose(got[:3, :4], cut, atol=1e-14)
         np.testing.assert_array_equal(np.asarray(got)[~there], 0)
 
 
@@ -292,7 +292,7 @@ def test_wrong_recursions_are_told_before_anything_is_solved():
     with pytest.raises(
         TypeError, match=r"dynamic: recursion takes 1 argument by position; .* sx\.chain"
     ):
-        sx.dynamic(sx.best_chain)
+        sx.dynamic(sx.best_chain)  # pyright: ignore[reportArgumentType]
     with pytest.raises(
         ValueError, match=r"chain: scores are one array of the shape \(3, 3\); pass a pair"
     ):
