@@ -194,9 +194,9 @@ def test_masks_and_lengths():
 
     scores, there = np.asarray(scores_of((5, 6))), np.zeros((5, 6), bool)
     there[:3, :4] = True
-    for function in (sx.best_alignment, PAIRS["alignment"]["entropic"].argmax):
-        got: Any = function(np.where(there, scores, np.nan), where=there)
-        cut: Any = function(scores[:3, :4])
+    functions: list[Any] = [sx.best_alignment, PAIRS["alignment"]["entropic"].argmax]
+    for function in functions:
+        got, cut = function(np.where(there, scores, np.nan), where=there), function(scores[:3, :4])
         np.testing.assert_allclose(got[:3, :4], cut, atol=1e-14)
         np.testing.assert_array_equal(np.asarray(got)[~there], 0)
 
@@ -212,7 +212,8 @@ def test_forbidden_parts_have_no_weight_and_no_derivative(name, kind):
     value, slope = jax.value_and_grad(smooth.value)(as_scores(name, given))
     if kind == "entropic":
         finite = [np.where(np.isinf(x), 0, x) for x in given]
-        np.testing.assert_allclose(value, logsumexp(sums(tuple(finite), allowed)), rtol=1e-12)
+        expected: Any = logsumexp(sums(tuple(finite), allowed))
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
     for one in jax.tree.leaves(slope):
         assert np.isfinite(one).all()
     first = jax.tree.leaves(slope)[0]
