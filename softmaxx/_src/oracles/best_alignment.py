@@ -20,7 +20,7 @@ def best_alignment(scores: ArrayLike, *, where: ArrayLike | None = None) -> Arra
       scores: `[n, m]`, what each pair counts, such as minus the distance of the two entries. −inf
         is a forbidden pair.
       where: booleans that broadcast to `[n, m]`, the pairs of entries that are there. They are the
-        first rows and columns: so sequences are padded to one length.
+        first rows and columns, which is not checked: so sequences are padded to one length.
 
     Returns:
       0/1 of the scores' shape and dtype, 1 at the pairs of the best alignment. For a batch use
