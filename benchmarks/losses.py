@@ -5,9 +5,10 @@ backward, as ratios to `optax.softmax_cross_entropy_with_integer_labels`, and te
 arrays of the scores' size. Then `linear_entmax_loss`, in blocks, against the same loss of
 `features @ weights`: batch 1024, 64 features, 128,000 classes; seconds, memory, and the largest
 differences of the losses and of the gradients; and other batches and lengths of a block. The
-script writes benchmarks/results/losses-<backend>-jax<version>.json and docs/losses.png.
+cross-entropies of optax, jax.nn and tokamax of the same layer, those installed, follow. The script
+writes benchmarks/results/losses-<backend>-jax<version>.json and docs/losses.png.
 
-    pip install -e '.[bench]'        # and torch with entmax
+    pip install -e '.[bench]'        # and torch with entmax, tokamax
     python benchmarks/losses.py      # --quick: a small case of each, to build/benchmarks
 """
 
@@ -170,6 +171,36 @@ def in_blocks(batch: int, d: int, n: int, block: int, budget: float) -> dict[str
     return table
 
 
+def cross_entropies(batch: int, d: int, n: int, budget: float) -> dict[str, dict[str, float]]:
+    """Cross-entropy of a linear layer and its gradients, by several libraries."""
+    features, weights = jnp.asarray(normal((batch, d), 0)), jnp.asarray(normal((d, n), 1))
+    labels = jnp.asarray(np.random.RandomState(2).randint(0, n, batch), jnp.int32)
+
+    def plain(f, w):
+        return -jnp.take_along_axis(jax.nn.log_softmax(f @ w), labels[:, None], -1)
+
+    functions = {
+        "softmaxx linear_entmax_loss": partial(sx.linear_entmax_loss, targets=labels, alpha=1.0),
+        "optax, of the scores": lambda f, w: optax.softmax_cross_entropy_with_integer_labels(
+            f @ w, labels
+        ),
+        "jax.nn, of the scores": plain,
+    }
+    if find_spec("tokamax"):
+        import tokamax
+
+        functions["tokamax, in chunks"] = lambda f, w: tokamax.linear_softmax_cross_entropy_loss(
+            f, labels, w, reduction="mean", implementation="chunked_xla"
+        )
+    calls, memory = {}, {}
+    for name, loss in functions.items():
+        both = jax.value_and_grad(lambda f, w, loss=loss: loss(f, w).mean(), (0, 1))
+        call, memory[name] = compiled(both, features, weights)
+        calls[name] = (call, features, weights)
+    seconds = medians(calls, budget)
+    return {name: {"seconds": seconds[name], "bytes": memory[name]} for name in functions}
+
+
 def print_tables(result: dict) -> None:
     print(f"\n{result['labels']:50}{'forward':>22}{'forward + backward':>30}")
     print(f"{'':50}{'ms':>8}{'ratio':>7}{'memory':>8}{'ms':>14}{'ratio':>7}{'memory':>8}")
@@ -182,6 +213,10 @@ def print_tables(result: dict) -> None:
         print(f"{name:50}{pieces[0]}      {pieces[1]}")
     for name, table in result["in blocks"].items():
         print_blocks(name, table)
+    for name, table in result["cross-entropies"].items():
+        print(f"\n{name:44}{'s':>8}{'MB':>8}")
+        for one, row in table.items():
+            print(f"{one:44}{row['seconds']:8.2f}{row['bytes'] / 1e6:8.0f}")
 
 
 def print_blocks(name: str, table: dict[str, dict]) -> None:
@@ -254,6 +289,12 @@ def main() -> None:
             batch, d, n, block, 0.3 if quick else 5.0
         )
         for batch, d, n, block in cases
+    }
+    result["cross-entropies"] = {
+        f"cross-entropy, {batch} rows, {d} features, {n:,} classes": cross_entropies(
+            batch, d, n, 0.3 if quick else 5.0
+        )
+        for batch, d, n in dict.fromkeys(case[:3] for case in cases)
     }
     print_tables(result)
     save("losses", result, plot, quick)
