@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,26 +101,72 @@ def _checked(scores: Tree, temperature: Number) -> Tree:
     return scores
 
 
+class _Point(NamedTuple):
+    """All that a value depends on."""
+
+    scores: Tree
+    temperature: Array
+    args: tuple
+    kwargs: dict
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def _value(recursion, smooth: SmoothMax, scores, temperature, args, kwargs) -> Array:
-    best = _best(recursion, smooth, scores, temperature, args, kwargs)
-    found = best(dynamic_oracle.in_one_dtype(scores))
-    return found.astype(trees.layout(scores).widest)
+    point = _point(recursion, scores, temperature, args, kwargs)
+    return _sum(recursion, smooth, point).astype(trees.layout(scores).widest)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _argmax(recursion, smooth: SmoothMax, scores, temperature, args, kwargs) -> Tree:
-    best = _best(recursion, smooth, scores, temperature, args, kwargs)
-    value, answer = jax.value_and_grad(best)(dynamic_oracle.in_one_dtype(scores))
+    point = _point(recursion, scores, temperature, args, kwargs)
+    value, slopes = _sum(recursion, smooth, point), _slopes(recursion, smooth, point)
     valid = jnp.where(jnp.isnan(value), jnp.nan, 1)
-    return dtypes.in_dtypes_of(scores, jax.tree.map(lambda p: p * valid, answer))
+    return dtypes.in_dtypes_of(scores, jax.tree.map(lambda p: p * valid, slopes.scores))
 
 
-def _best(recursion, smooth: SmoothMax, scores, temperature, args, kwargs):
-    """The smoothed sum as a function of the scores."""
+def _point(recursion, scores, temperature, args, kwargs) -> _Point:
+    scores = dynamic_oracle.in_one_dtype(scores)
+    checks.recursions.solvable("dynamic", recursion, scores, args, kwargs)
+    dtype = jax.tree.leaves(scores)[0].dtype
+    return _Point(scores, jnp.asarray(temperature).astype(dtype), args, kwargs)
 
-    def maximum(x: Array, axis: int) -> Array:
-        t = jnp.asarray(temperature).astype(x.dtype)
-        return smooth.value(jnp.moveaxis(x, axis, -1), temperature=t)
 
-    return dynamic_oracle.value_of("dynamic", recursion, maximum, scores, args, kwargs)
+def _run(recursion, smooth: SmoothMax, point: _Point) -> Array:
+    def maximum(x: Array, axis: int = -1) -> Array:
+        axis = checks.recursions.maximum_of("dynamic", x, axis)
+        return smooth.value(
+            jnp.moveaxis(x, axis, -1), temperature=point.temperature.astype(x.dtype)
+        )
+
+    return recursion(point.scores, maximum, *point.args, **point.kwargs)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _sum(recursion, smooth: SmoothMax, point: _Point) -> Array:
+    """The smoothed sum."""
+    return _run(recursion, smooth, point)
+
+
+@_sum.defjvp
+def _sum_jvp(recursion, smooth, primals, tangents):
+    slopes = _slopes(recursion, smooth, *primals)
+    pairs = zip(jax.tree.leaves(slopes), jax.tree.leaves(tangents[0]), strict=True)
+    moved = [(g * d).sum() for g, d in pairs if d.dtype != jax.dtypes.float0]
+    return _sum(recursion, smooth, *primals), jnp.stack(moved).sum()
+
+
+# Before 0.12 JAX drops derivative rules where it differentiates the gradient of a scan in forward
+# mode. The gradient of the forward derivative is the same, and right: H·d = ∇⟨∇F, d⟩.
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _slopes(recursion, smooth: SmoothMax, point: _Point) -> _Point:
+    """The gradient of the sum in all that it depends on."""
+    return jax.grad(partial(_run, recursion, smooth), allow_int=True)(point)
+
+
+@_slopes.defjvp
+def _slopes_jvp(recursion, smooth, primals, tangents):
+    def along(point):
+        return jax.jvp(partial(_run, recursion, smooth), (point,), tangents)[1]
+
+    moved = jax.grad(along, allow_int=True)(*primals)
+    return _slopes(recursion, smooth, *primals), moved
