@@ -34,8 +34,9 @@ def dynamic(recursion: Recursion, *, smooth: SmoothMax = ENTROPIC) -> SmoothMax:
       A `SmoothMax` of `argmax`, of the scores' shapes and dtypes, and of `value`, a number. Both
       are called `(scores, *args, temperature=1.0, **kwargs)`, for one instance; args and kwargs go
       to the recursion. For a batch use `jax.vmap`. The temperature T ≥ 0 is a number that may be
-      traced and differentiated. All derivatives are right, of any order and in both modes, in
-      scores, temperature, args and kwargs. `penalty` is None: the Ω of the sum of local penalties
+      traced and differentiated. Derivatives are right in both modes, in
+      scores, temperature, args and kwargs: those of `argmax` of any order from jax 0.12 on, and
+      before it the first. `penalty` is None: the Ω of the sum of local penalties
       is not known in closed form. `fenchel_young_loss` of a target y that is one solution is
       value − ⟨scores, y⟩, at least 0 up to rounding with `entropic()` and `tsallis`, whose Ω is 0
       there. It is 0 where a `where` of the recursion leaves entries out.
