@@ -81,23 +81,24 @@ class _DynamicOracle:
 def best(recursion: Recursion, scores: Tree, args: tuple = (), kwargs: dict | None = None) -> Tree:
     """The parts of the best sum."""
     scores, kwargs = lax.stop_gradient(scores), kwargs or {}
-    value = value_of("dynamic_oracle", recursion, largest, scores, args, kwargs)
-    found, answer = jax.value_and_grad(value)(in_one_dtype(scores))
+    wide = in_one_dtype(scores)
+    checks.recursions.solvable("dynamic_oracle", recursion, wide, args, kwargs)
+    found, answer = jax.value_and_grad(
+        lambda scores: run("dynamic_oracle", recursion, largest, scores, args, kwargs)
+    )(wide)
     answer = jax.tree.map(lambda y: jnp.where(jnp.isnan(found), jnp.nan, y), answer)
     return dtypes.in_dtypes_of(scores, lax.stop_gradient(answer))
 
 
-def value_of(
+def run(
     function: str, recursion: Recursion, maximum: Maximum, scores: Tree, args: tuple, kwargs: dict
-) -> Callable[[Tree], Array]:
-    """The best sum as a function of scores in one dtype, with the recursion checked."""
+) -> Array:
+    """The sum by this maximum, with its arguments checked."""
 
     def checked(x: Array, axis: int = -1) -> Array:
         return maximum(x, checks.recursions.maximum_of(function, x, axis))
 
-    checks.recursions.solvable(function, recursion, in_one_dtype(scores), args, kwargs)
-
-    return lambda scores: recursion(scores, checked, *args, **kwargs)
+    return recursion(scores, checked, *args, **kwargs)
 
 
 def in_one_dtype(scores: Tree) -> Tree:

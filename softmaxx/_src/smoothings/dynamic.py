@@ -133,13 +133,12 @@ def _point(recursion, scores, temperature, args, kwargs) -> _Point:
 
 
 def _run(recursion, smooth: SmoothMax, point: _Point) -> Array:
-    def maximum(x: Array, axis: int = -1) -> Array:
-        axis = checks.recursions.maximum_of("dynamic", x, axis)
+    def maximum(x: Array, axis: int) -> Array:
         return smooth.value(
             jnp.moveaxis(x, axis, -1), temperature=point.temperature.astype(x.dtype)
         )
 
-    return recursion(point.scores, maximum, *point.args, **point.kwargs)
+    return dynamic_oracle.run("dynamic", recursion, maximum, point.scores, point.args, point.kwargs)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -88,15 +88,13 @@ def nearest_point(
     """
     roundings = 2 if tolerance is None else tolerance / float(jnp.finfo(problem.theta.dtype).eps)
 
-    def state_of(atoms: Atoms, calls: Array, stalls: Array, is_full: Array) -> _State:
-        x = atoms.weights @ atoms.points
-        v = ask(problem.direction(x))
+    def state_of(x: Array, atoms: Atoms, v: Array, calls, stalls, is_full) -> _State:
         gap, rounding = problem.gap(x, atoms, v)
         goes_on = (gap > roundings * rounding) & (stalls < _STALLS) & (calls < 32 * slots)
         # Below 0 the answer is worse than the point: then the oracle does not maximise. The gap of
         # a nan, or of T = ∞, is nan.
         is_small = abs(gap) <= 64 * max(roundings, 4) * rounding
-        return _State(x, atoms, v, calls + 1, stalls, goes_on & ~is_full, is_small & ~is_full)
+        return _State(x, atoms, v, calls, stalls, goes_on & ~is_full, is_small & ~is_full)
 
     def step(state: _State) -> _State:
         atoms, slot = state.atoms, jnp.argmin(state.atoms.used)
@@ -104,12 +102,13 @@ def nearest_point(
         is_full = is_new & atoms.used.all()
         atoms = _moved_weights(_where(is_new & ~is_full, added, atoms), problem)
         stalls = jnp.where(is_new & atoms.used[slot], 0, state.stalls + 1)
-        return state_of(atoms, state.calls, stalls, is_full)
+        x = atoms.weights @ atoms.points
+        return state_of(x, atoms, ask(problem.direction(x)), state.calls + 1, stalls, is_full)
 
     x = ask(problem.theta)
     v = ask(problem.direction(x))
     atoms, none = _first_atom(x, ((v - x) ** 2).sum(), slots), jnp.zeros_like(x[0], int)
-    start = state_of(atoms, none + 2, none, none > 0)
+    start = state_of(x, atoms, v, none + 2, none, none > 0)
     found = lax.while_loop(lambda state: state.is_running, step, start)
     return Solution(found.point, found.atoms, found.calls, found.is_found)
 
