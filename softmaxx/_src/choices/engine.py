@@ -1,18 +1,16 @@
 """The engine: the threshold τ of Σ φ((x − τ)/T) = k, for every slice at once.
 
 Nothing is sorted. Σφ falls in τ, and it is a sum: to find where it is k takes sums, and never the
-order of the scores. A few passes do, see `support._support_step` for a bound. On a CPU a sort costs
-more than a hundred softmaxes.
+order of the scores. A few passes do. On a CPU a sort costs more than a hundred softmaxes.
 
 x are the scores of a slice, φ is at least 0 and rises, and k is the sum that is wanted. Fewer
-entries reach that sum only at a lower τ. So the threshold of a subset is a start from below: on the
-simplex `solve` starts on a few of the scores, see `pyramid`, and for most slices one pass over all
-of them is then enough. For a budget and any φ `solve_in_bracket` starts from two numbers with τ
-between them.
+entries reach that sum only at a lower τ. So the search starts on the largest entries of blocks, see
+`pyramid`, where a pass costs next to nothing.
 
 All arithmetic keeps the axes. So a batch, several choice axes and a sharding need nothing special.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,7 +18,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import reductions, sharding
+from softmaxx._src.core import pyramid, reductions, sharding
 from softmaxx._src.core.types import Array
 
 Bracket = tuple[Array, Array]
@@ -68,185 +66,208 @@ class Root(NamedTuple):
     aside: Any
 
 
-class Threshold(NamedTuple):
-    """The threshold of each slice, in the units of its power: τ + δ, which float may not resolve.
-
-    `total` is Σφ at τ, where a choice needs it. `height` is how far the smoothed max lies above the
-    largest score, in units of T, or None. On the support p^{α−1} = (α−1)(x − τ)/T, so that
-
-        max_p ⟨x, p⟩ + T·H_α(p) = τ + T/(α−1) + T·(Σ p^α − 1)/α.
-
-    `missing` is 1 − p of the largest score, to a small relative error. `sole` says whether no other
-    score is as large. Both, and the height, are there for losses. `from_base` says whether τ is
-    measured from where p becomes 0, and not from the largest score.
-    """
-
-    tau: Array
-    delta: Array
-    total: Array
-    height: Any = None  # here and below: an array, where the caller asked for it
-    missing: Any = None
-    sole: Any = None
-    from_base: Any = None
-
-
 def solve(
     steps: Sequence[Step],
     tau: Array,
-    tolerance: float | Array,
+    tolerance: float | Sequence[float],
     bracket: Bracket | None = None,
-    add: Callable[[Array, Array], Array] = jnp.add,
     aside: int | None = None,
 ) -> Root:
     """Finds the τ at which Σφ = k, on one level of the scores after the other.
 
     `step(τ, passes)` is one pass over a level. It gives the step δ to the solution, the relative
     error of Σφ at τ + δ, and anything else that is wanted at τ: one array, or a tuple of `aside`
-    arrays. A level ends where that error is within the tolerance, or δ below the resolution of τ,
+    arrays. A level ends where that error is within its tolerance, or δ below the resolution of τ,
     for all slices. The next level starts there.
 
-    The threshold of the last level but one is often that of all scores. So the last two levels are
-    solved to the tolerance, and the coarser ones roughly.
-
-    With a bracket, δ may come from any φ: it is nonnegative below the solution and nonpositive
-    above it. Without one the steps must lead to the solution from below.
-
-    `add(τ, δ)` is τ + δ, where the numbers τ mean something else than themselves.
+    δ may come from any φ: it is nonnegative below the solution and nonpositive above it. `bracket`
+    are two numbers with τ between them; without one the ends are sought in growing steps.
     """
-    zero = sharding.full_keeping_sharding(0, tau)
-    start = zero if aside is None else (zero,) * aside
-    state = _State(Root(tau, zero, start), bracket, *sharding.loop_start(tau))
-    for left, step in zip(reversed(range(len(steps))), steps, strict=True):
-        advance = partial(_advance, step, tolerance if left < 2 else _COARSE_ERROR, add)
-        state = lax.while_loop(lambda state: state.goes_on, advance, state)
+    start, zero = tau, sharding.full_keeping_sharding(0, tau)
+    if bracket is None:
+        bracket = zero - jnp.inf, zero + jnp.inf
+    tolerances = [tolerance] * len(steps) if isinstance(tolerance, float) else tolerance
+    rest = zero if aside is None else (zero,) * aside
+    state = _State(Root(tau, zero, rest), bracket, zero + _MOST_PASSES)
+    for left, (step, error) in enumerate(zip(steps, tolerances, strict=True), 1 - len(steps)):
+        advance = partial(_advance, step, error)
+        state = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
         if left:
-            state = _on_next_level(state, bracket, add)
+            (tau, delta, rest), _, _ = state
+            # A few of the scores may not reach k. Then the next level starts anew.
+            tau = jnp.where(jnp.isinf(delta), start, tau + delta)
+            state = _State(Root(tau, delta, rest), bracket, zero + _MOST_PASSES)
     return state.root
 
 
 class _State(NamedTuple):
-    """What the loop carries."""
+    """What the loop carries of each slice."""
 
     root: Root
-    bracket: Bracket | None
-    goes_on: Array
-    passes: Array
+    bracket: Bracket
+    left: Array  # the passes that it may still take; 0 when it has ended
 
 
-def _advance(step: Step, tolerance: float | Array, add: Callable, state: _State) -> _State:
+def _advance(step: Step, tolerance: float, state: _State) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
-    (tau, _, _), bracket, _, passes = state
+    (tau, _, _), (low, high), left = state
+    passes = _MOST_PASSES - left
     delta, error, aside = step(tau, passes)
-    target, reach = add(tau, delta), abs(delta)
-    if bracket is not None:
-        low, high = bracket
-        low, high = jnp.where(delta >= 0, tau, low), jnp.where(delta <= 0, tau, high)
-        inside = (low < target) & (target < high) & (passes % _BISECT_EVERY != _BISECT_EVERY - 1)
-        target = jnp.where(inside, target, low + (high - low) / 2)
-        bracket, reach = (low, high), jnp.minimum(reach, high - low)
+    low, high = jnp.where(delta >= 0, tau, low), jnp.where(delta <= 0, tau, high)
+    target, reach = tau + delta, jnp.minimum(abs(delta), high - low)
+    inside = (low < target) & (target < high) & (passes % _BISECT_EVERY != _BISECT_EVERY - 1)
+    target = jnp.where(inside, target, _middle(tau, low, high))
     moves = (error > tolerance) & (reach > 4 * jnp.finfo(tau.dtype).eps * abs(tau))
-    if bracket is not None:
-        moves &= target != tau
-    goes_on = jnp.any(moves)
-    if bracket is None:  # a bracket shrinks until the loop ends, and may be 1e38 wide
-        goes_on &= passes < _MOST_PASSES
-    return _State(Root(jnp.where(moves, target, tau), delta, aside), bracket, goes_on, passes + 1)
+    moves &= (target != tau) & (left > 0)
+    tau = jnp.where(moves, target, tau)
+    return _State(Root(tau, delta, aside), (low, high), jnp.where(moves, left - 1, 0))
 
 
-def _on_next_level(state: _State, bracket: Bracket | None, add: Callable) -> _State:
-    """Where the next level starts: at τ + δ, inside of the bracket that holds for all levels."""
-    (tau, delta, aside), _, _, passes = state
-    tau = add(tau, delta) if bracket is None else jnp.clip(add(tau, delta), *bracket)
-    return _State(Root(tau, delta, aside), bracket, passes >= 0, 0 * passes)
+def _middle(tau: Array, low: Array, high: Array) -> Array:
+    """The middle of the bracket; far beyond τ where an end is not known."""
+    most = float(jnp.finfo(tau.dtype).max) / 4
+    further = 3 * jnp.minimum(abs(tau), most / 4) + 1
+    middle = jnp.where(high == jnp.inf, tau + further, low + (high - low) / 2)
+    return jnp.clip(jnp.where(low == -jnp.inf, tau - further, middle), -most, most)
 
 
-def solve_in_bracket(
+def solve_for_sum(
     x: Array,
     k: Array,
     temperature: Array,
     value_and_slope: ValueAndSlope,
-    bracket: Callable,
     axes: tuple[int, ...],
+    is_uniform: bool,
 ) -> tuple[Array, Array]:
     """t = (x − τ)/T with Σφ(t) = k, and which x are not masked.
 
-    `value_and_slope(t)` gives φ and φ', both 0 at −∞. `bracket(lowest, excess)` gives two numbers
-    with τ between them, for the lowest score and Σφ − k as a function of τ, both measured from the
-    peak in units of T.
+    `value_and_slope(t)` gives φ and φ', both 0 at −∞. `is_uniform` says whether φ is the same for
+    all entries of a slice, so that it may be summed over a few of them.
 
     The threshold can lie far below the largest score, where float measures it badly. So it is
-    sought roughly first, and then again from the entry nearest to it.
+    sought roughly first, and then again from a number near it.
     """
     entries, eps = x != -jnp.inf, float(jnp.finfo(x.dtype).eps)
-    peak, lowest, temperature = _finite_range(x, k, temperature, value_and_slope, axes)
-    zero = sharding.full_keeping_sharding(0, peak)
-    k = k + zero  # in a loop that `vmap` maps over an explicit mesh, k has to be mapped too
-    excess = partial(_excess, value_and_slope, x, k, axes)
+    found = _range(x, k, temperature, value_and_slope, axes)
+    peak, temperature = found.peak, found.temperature
+    # in a loop that `vmap` maps over an explicit mesh, k has to be mapped too
+    k = k + sharding.full_keeping_sharding(0, peak)
+    levels = pyramid.levels((x,), axes) if is_uniform else [(x,)]
     from_peak = scaled(peak, peak, temperature)
-    lowest = jnp.where(peak == -jnp.inf, 0, from_peak(lowest, zero))
-    lower, upper = bracket(lowest, partial(excess, from_peak))
-    upper = jnp.maximum(upper, lower + 1)
+    excess = partial(_excess, value_and_slope, k, axes)
 
-    def from_nearest(turn, state):
-        origin, shift, tau, _ = state
-        origin, moved = _nearest(x, entries, origin, peak, temperature, tau, axes)
-        shift, tau = shift + moved, tau - moved
-        slack = 8 * eps * (1 + abs(lower) + abs(upper) + abs(shift))
-        ends = lower - shift - slack, upper - shift + slack
-        step = partial(_newton, partial(excess, scaled(origin, peak, temperature)), k)
-        tolerance = jnp.where(turn == 0, _COARSE_ERROR, eps)
-        root = solve([step], jnp.clip(tau, *ends), tolerance, ends)
-        return origin, shift, root.tau, root.delta
+    def steps(levels, origin):
+        above = scaled(origin, peak, temperature)
+        lowest = jnp.where(peak == -jnp.inf, 0, above(found.lowest, jnp.zeros_like(peak)))
+        return [partial(_newton, partial(excess, level, above), k, lowest) for level in levels]
 
-    origin, _, tau, delta = lax.fori_loop(0, 2, from_nearest, (peak, zero, upper, zero))
-    t = scaled(origin, peak, temperature)(x, tau)
+    start = jnp.where(peak == -jnp.inf, 0, from_peak(found.mean, jnp.zeros_like(peak)))
+    tau = solve(steps(levels, peak), start, _COARSE_ERROR).tau
+    origin, tau = _near(x, entries, found, tau, axes)
+    tau, delta, _ = solve(steps([(x,)], origin), tau, eps)
+    above = scaled(origin, peak, temperature)
+    t = above(x, tau)
     # δ holds for the entries that it was derived from. The others stay on their plateau.
     moves = ((value_and_slope(t)[1] != 0) & ~jnp.isinf(delta)) | jnp.isnan(delta)
     return jnp.where(moves, t - delta, t), entries
 
 
-def _finite_range(x, k, temperature, value_and_slope, axes) -> tuple[Array, Array, Array]:
-    """The largest and the lowest finite score, and the T with which their distance is a number.
+class _Range(NamedTuple):
+    """What is known of each slice before the search."""
+
+    peak: Array
+    mean: Array
+    lowest: Array
+    temperature: Array
+
+
+def _range(x, k, temperature, value_and_slope, axes) -> _Range:
+    """The largest score and the mean of the finite ones, and the T with which t is a number.
 
     Entries of +inf get φ(∞) beside the others. Where that is too much they share k alike: then the
     others are masked by T = 0. T = 0 is taken as the smallest T that will do.
     """
-    infinite, largest = x == jnp.inf, float(jnp.finfo(x.dtype).max)
+    largest, n = float(jnp.finfo(x.dtype).max), math.prod(x.shape[axis] for axis in axes)
+    infinite, masked = x == jnp.inf, x == -jnp.inf
     at_infinity = value_and_slope(jnp.where(infinite, x, 0))[0]
-    taken = jnp.where(infinite, at_infinity, 0).sum(axes, keepdims=True)
+    finite = ~(infinite | masked)
+    lanes = (
+        jnp.where(infinite, at_infinity, 0),
+        finite.astype(x.dtype),
+        jnp.where(infinite | masked, 0, x * (1 / n)),
+        jnp.where(infinite | masked, -jnp.inf, x),
+        jnp.where(infinite | masked, jnp.inf, x),
+    )
+    folds = (reductions.SUM,) * 3 + (reductions.LARGEST, reductions.LEAST)
+    taken, count, mean, peak, lowest = reductions.folds(lanes, folds, axes)
     shared = (taken > 0) & (taken >= k)
-    peak = jnp.where(infinite & ~shared, -jnp.inf, x).max(axes, keepdims=True)
-    peak = jnp.minimum(peak, largest)
-    lowest = jnp.where(x != -jnp.inf, x, peak).min(axes, keepdims=True)
+    mean = jnp.where(count > 0, mean * (n / jnp.maximum(count, 1)), 0)
+    peak = jnp.where(shared, largest, peak)
+    lowest = jnp.minimum(lowest, peak)
     smallest = jnp.where(peak == -jnp.inf, 1, (peak / 8 - lowest / 8) / (largest / 64))
-    return peak, lowest, jnp.maximum(jnp.where(shared, 0, temperature), smallest)
+    return _Range(peak, mean, lowest, jnp.maximum(jnp.where(shared, 0, temperature), smallest))
 
 
-def _excess(value_and_slope, x, k, axes, above, tau) -> tuple[Array, Array]:
-    """Σφ − k at τ, and Σφ'. What is saturated is summed apart: its sum is large, and rounds."""
-    p, w = value_and_slope(above(x, tau))
-    saturated = w == 0
-    lanes = (jnp.where(saturated, 0, p), jnp.where(saturated, p, 0), w)
-    f, full, slope = reductions.sums(lanes, axes)
-    return f + (full - k), slope
+def _excess(value_and_slope, k, axes, level, above, tau) -> tuple[Array, ...]:
+    """At τ: Σφ − k, Σφ, Σφ' and the size of which the rounding of these sums is a part."""
+
+    def lanes(x):
+        p, w = value_and_slope(above(x, tau))
+        # What is saturated is summed apart: its sum is large, and rounds.
+        return jnp.where(w == 0, 0, p), jnp.where(w == 0, p, 0), w
+
+    rest, full, slope = pyramid.sums_over(level, axes, lanes)
+    # What is saturated is mostly a whole number, and adds up without rounding.
+    size = jnp.maximum(4 * jnp.maximum(rest, slope), k / 8)
+    return rest + (full - k), rest + full, slope, size
 
 
-def _newton(excess: Callable, k: Array, tau: Array, _: Array) -> tuple[Array, Array, Array]:
-    """Newton's step; on a plateau an infinite one, so that `solve` bisects."""
-    gap, slope = excess(tau)
-    newton = gap / jnp.where(slope > 0, slope, 1)
+def _newton(excess: Callable, k, lowest, tau, _) -> tuple[Array, Array, Array]:
+    """Newton's step; on a plateau an infinite one, so that `solve` bisects.
+
+    Far from the solution it is that of log Σφ, which the tails of a CDF make almost straight.
+    """
+    gap, total, slope, size = excess(tau)
+    ratio = total / jnp.where(k > 0, k, 1)
+    is_far = (ratio > math.e) | ((ratio < 1 / math.e) & (total > 0))
+    log = jnp.log(jnp.where(is_far, ratio, 1)) * total
+    newton = jnp.where(is_far, log, gap) / jnp.where(slope > 0, slope, 1)
     steep = (slope > 0) & (abs(gap) < jnp.inf)
-    usable = steep | (gap == 0) | jnp.isnan(gap)
-    delta = jnp.where(usable, newton, jnp.sign(gap) * jnp.inf)
-    return delta, abs(gap) / jnp.where(k > 0, k, 1), delta
+    delta = jnp.where(steep, newton, jnp.sign(gap) * jnp.inf)
+    delta = jnp.where((gap == 0) | jnp.isnan(gap), gap, delta)
+    # On a plateau a small gap does not say that τ is near.
+    error = jnp.where(steep, abs(gap) / jnp.where(size > 0, size, 1), abs(delta))
+    beyond_reach = ~steep & (gap < 0) & (tau < lowest)
+    return delta, jnp.where(beyond_reach, 0, error), delta
 
 
-def _nearest(x, entries, origin, peak, temperature, tau, axes) -> tuple[Array, Array]:
-    """The score nearest to the threshold, and its distance from the origin that τ counts from."""
-    largest, above = float(jnp.finfo(x.dtype).max), scaled(origin, peak, temperature)
-    t = above(x, tau)
-    under = jnp.where(entries & (t <= 0), x, -jnp.inf).max(axes, keepdims=True)
-    over = jnp.where(t > 0, jnp.minimum(x, largest), jnp.inf).min(axes, keepdims=True)
-    nearest = jnp.where((over == jnp.inf) | (-above(under, tau) < above(over, tau)), under, over)
-    nearest = jnp.where(abs(nearest) <= largest, nearest, peak)
-    return nearest, jnp.where(nearest == -jnp.inf, 0, above(nearest, jnp.zeros_like(tau)))
+def _near(x, entries, found: _Range, tau, axes) -> tuple[Array, Array]:
+    """A number near the threshold to count from, and τ counted from there.
+
+    For a T far smaller than the distances of the scores it has to be a score: float resolves τ to
+    less than T at a score alone.
+    """
+    peak, _, _, temperature = found
+    largest, zero = float(jnp.finfo(x.dtype).max), jnp.zeros_like(tau)
+    from_peak = scaled(peak, peak, temperature)
+
+    def rounded():
+        top = jnp.where(peak == -jnp.inf, 0, peak)
+        return jnp.clip((top / 16 + tau * (temperature / 16)) * 16, -largest, largest)
+
+    def nearest():
+        t = from_peak(x, tau)
+        lanes = (
+            jnp.where(entries & (t <= 0), x, -jnp.inf),
+            jnp.where(t > 0, jnp.minimum(x, largest), jnp.inf),
+        )
+        under, over = reductions.folds(lanes, (reductions.LARGEST, reductions.LEAST), axes)
+        is_under = (over == jnp.inf) | (-from_peak(under, tau) < from_peak(over, tau))
+        score = jnp.where(is_under, under, over)
+        return jnp.where(abs(score) <= largest, score, jnp.clip(peak, -largest, largest))
+
+    far = abs(tau) > 2.0**16
+    origin = lax.cond(jnp.any(far), nearest, rounded)
+    origin = jnp.where(peak == -jnp.inf, peak, origin)
+    shift = jnp.where(origin == -jnp.inf, 0, from_peak(origin, zero))
+    return origin, jnp.where(far, 0, tau - shift)

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.choices import any_alpha, engine, powers, pyramid, support
-from softmaxx._src.choices.engine import Threshold
+from softmaxx._src.choices import engine, measure, powers, simplex_threshold
+from softmaxx._src.choices.measure import Threshold
 from softmaxx._src.choices.powers import Power
-from softmaxx._src.core import dtypes, elementary, masks, reductions, rules, sharding
+from softmaxx._src.core import dtypes, elementary, masks, pyramid, reductions, rules, sharding
 from softmaxx._src.core.types import Array, Number
 
 
@@ -99,25 +99,21 @@ def _solve(
     if power is Power.EXPONENTIAL:
         peak = x.max(axes, keepdims=True)
         return Solved(x, peak, _of_exponentials(x, peak, temperature, axes, with_height))
-    peak, levels = pyramid.peak_and_levels((x,), axes)
-    if power.on_support:
-        over = [partial(pyramid.sums_over, level, axes, block=reductions.BLOCK) for level in levels]
-        return Solved(x, peak, support.solve(over, peak, temperature, power.order, with_height))
-    alpha = alpha + sharding.full_keeping_sharding(0, peak)
-    found = any_alpha.solve(levels, peak, temperature, alpha, power, axes, with_height)
-    return Solved(x, peak, found)
+    top, levels = pyramid.top_and_levels((x,), axes)
+    found = simplex_threshold.solve(levels, top, temperature, alpha, power, axes, with_height)
+    return Solved(x, top.peak, found)
 
 
 def _of_exponentials(x, peak, temperature, axes, with_height) -> Threshold:
     zero = jnp.zeros_like(peak)
     e = jnp.exp(engine.scaled(peak, peak, temperature)(x, zero))
     if not with_height:
-        return Threshold(zero, zero, e.sum(axes, keepdims=True))
+        return Threshold((zero, zero), e.sum(axes, keepdims=True))
     # The largest score is counted apart from the others: in a sum with 1 a small rest rounds away.
     is_peak = (x == peak) & (peak != -jnp.inf)
     rest, count = reductions.sums((jnp.where(is_peak, 0, e), is_peak.astype(x.dtype)), axes)
     rest, total = rest + (count - 1), rest + count
-    return Threshold(zero, zero, total, jnp.log1p(rest), rest / total, count == 1)
+    return Threshold((zero, zero), total, jnp.log1p(rest), rest / total, count == 1)
 
 
 def _valid(alpha: Array, temperature: Array) -> tuple[Array, Array]:
@@ -155,13 +151,10 @@ def choice_without_derivative(
     """p at the solution, in the working dtype."""
     x, peak, threshold = solved
     alpha, temperature = _valid(alpha, temperature)
-    if power.on_support:
-        return support.choice(x, peak, temperature, threshold, power.order)
     if power is Power.EXPONENTIAL:
-        e = jnp.exp(engine.scaled(peak, peak, temperature)(x, threshold.tau))
+        e = jnp.exp(engine.scaled(peak, peak, temperature)(x, threshold.theta[0]))
         return e / jnp.where(threshold.total == 0, 1, threshold.total)
-    alpha = alpha + sharding.full_keeping_sharding(0, peak)
-    return any_alpha.choice(x, peak, temperature, alpha, power, threshold)
+    return measure.choice(measure.measure(peak, temperature, alpha, power), x, peak, threshold)
 
 
 # The backward pass keeps one array of the scores' size: p.

@@ -1,6 +1,5 @@
 """The choice with a budget and a cap on each entry."""
 
-import math
 from functools import partial
 
 import jax
@@ -83,28 +82,20 @@ def _jitted_top_k(scores, where, k, alpha, upper, temperature, power, axes):
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
 def _top_k(scores, k, alpha, upper, temperature, power, axes):
     x = sharding.computed_once(dtypes.working(scores))
-    n = math.prod(x.shape[axis] for axis in axes)
     temperature = jnp.where(temperature >= 0, temperature, jnp.nan)
     epsilon, offset = powers.exponent(jnp.where(alpha >= 1, alpha, jnp.nan))
     k, upper = jnp.where(k >= 0, k, jnp.nan), jnp.where(upper >= 0, upper, jnp.nan)
     entries = x > -jnp.inf
     room = jnp.where(entries, upper, 0).sum(axes, keepdims=True)
     cap = jnp.minimum(upper, k)  # no entry exceeds k, and a cap of inf needs no care
-    highest = cap.max(axes, keepdims=True)
 
     def value_and_slope(t):
         p, r = powers.raised(t, epsilon, offset, power)
         return jnp.where(p >= cap, cap, p), jnp.where((p > 0) & (p < cap), p * r, 0)
 
-    def inverse(p):
-        """The t at which φ(t) = p."""
-        return (jnp.expm1(epsilon * jnp.log(p)) + (1 - offset)) / epsilon
-
-    def bracket(lowest, _):
-        return lowest - inverse(highest), -inverse(k / n)
-
     budget = jnp.minimum(k, room)
-    t, _ = engine.solve_in_bracket(x, budget, temperature, value_and_slope, bracket, axes)
+    is_uniform = all(cap.shape[axis] == 1 for axis in axes)
+    t, _ = engine.solve_for_sum(x, budget, temperature, value_and_slope, axes, is_uniform)
     p = value_and_slope(t)[0]
     exact = jnp.where((k >= room) & entries, upper, jnp.where((k == 0) | ~entries, 0, p))
     return jnp.where(jnp.isnan(p), p, exact).astype(scores.dtype)

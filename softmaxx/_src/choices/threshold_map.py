@@ -5,7 +5,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from softmaxx._src.choices import engine
 from softmaxx._src.core import checks, dtypes, masks, rules, sharding
@@ -118,30 +117,9 @@ def _points(x, total, temperature, phi, axes):
     total = jnp.where(total >= 0, total, jnp.nan)
 
     value_and_slope = partial(_value_and_slope, phi=phi)
-    t, entries = engine.solve_in_bracket(
-        sharding.computed_once(x), total, temperature, value_and_slope, _bracket, axes
-    )
+    x = sharding.computed_once(x)
+    t, entries = engine.solve_for_sum(x, total, temperature, value_and_slope, axes, True)
     return jnp.where(entries, t, -jnp.inf)
-
-
-def _bracket(lowest: Array, excess: Callable) -> tuple[Array, Array]:
-    """Two numbers: Σφ is above the total at the lower one, and below it at the upper one."""
-    one = sharding.full_keeping_sharding(1, lowest)
-    return _moved_out(lowest - 1, -1, excess), _moved_out(one, 1, excess)
-
-
-def _moved_out(end: Array, direction: int, excess: Callable) -> Array:
-    """The end, moved in growing steps until Σφ − total has the other sign."""
-
-    def falls_short(end):
-        return (direction * excess(end)[0] > 0) & (abs(end) < jnp.sqrt(jnp.finfo(end.dtype).max))
-
-    def step(state):
-        end, short = state
-        end = jnp.where(short, 4 * end + direction, end)
-        return end, falls_short(end)
-
-    return lax.while_loop(lambda state: jnp.any(state[1]), step, (end, falls_short(end)))[0]
 
 
 @_points.defjvp

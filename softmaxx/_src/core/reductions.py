@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -22,7 +21,7 @@ BLOCK = 8  # longest block, the fastest by measurement on CPU
 # The same where an entry costs a few additions and products. Beyond it XLA is ten times slower.
 LONG_BLOCK = 16
 _WHOLE_OF_MANY = 32  # shorter slices are summed fastest without blocks
-_WHOLE = 129 if jax.__version_info__ >= (0, 12) else 32  # the same for up to three arrays
+_WHOLE = 33  # the same for up to three arrays
 
 
 class Fold(NamedTuple):

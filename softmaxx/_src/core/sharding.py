@@ -7,7 +7,6 @@ A loop, a rule or a `shard_map` wants arrays that are spread over the devices al
 import math
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType
 
@@ -56,16 +55,6 @@ def mask_keeping_sharding(mask: Array, like: Array) -> Array:
 def zeros_or_nan(like: Array) -> Array:
     """0, and nan where `like` is nan or infinite."""
     return 0 * like
-
-
-def loop_start(tau: Array) -> tuple[Array, Array]:
-    """The start of what a loop carries: True, unless every τ is nan, and 0 passes.
-
-    They are made from τ: `vmap` over an axis of an explicit mesh takes no carry that is not mapped
-    (jax 0.12).
-    """
-    goes_on = jnp.any(tau == tau)
-    return goes_on, goes_on.astype(int) * 0
 
 
 def is_local(x: Array) -> bool:

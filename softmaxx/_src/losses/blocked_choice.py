@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from softmaxx._src.choices import any_alpha, engine, powers, pyramid
+from softmaxx._src.choices import any_alpha, engine, powers
 from softmaxx._src.choices.powers import Power
-from softmaxx._src.core import reductions, sharding
+from softmaxx._src.core import pyramid, reductions, sharding
 from softmaxx._src.core.types import Array
 from softmaxx._src.losses.blocked_layer import BlockedLayer
 
@@ -110,11 +110,11 @@ def _by_groups(layer: BlockedLayer, reader: Reader, kind: Kind) -> tuple[Solved,
     """
     level, fourth, sums = _largest_of_groups(layer, reader)
     score, axes = reader.own(sums), (0, layer.features.ndim - 1)
-    peak, levels = pyramid.peak_and_levels(level, axes)
-    peak = _finite(jnp.maximum(peak, score))
+    top, levels = pyramid.top_and_levels(level, axes)
+    peak = _finite(jnp.maximum(top.peak, score))
 
     def over(level, lanes):
-        return tuple(pyramid.sums_over(level, axes, lanes, reductions.BLOCK))
+        return tuple(pyramid.sums_over(level, axes, lanes))
 
     def over_all(lanes):
         return lax.cond(

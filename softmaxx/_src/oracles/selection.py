@@ -5,14 +5,20 @@ integer with k numbers at or above it, and it is found by halving an interval of
 over the numbers is bound by reading them. So it counts at three cuts, which quarter the interval.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import dtypes, reductions, sharding
+from softmaxx._src.core import dtypes, pyramid, reductions, sharding
 from softmaxx._src.core.types import Array
+
+Holds = Callable[[Sequence[Array]], Sequence[Array]]
+
+
+_ENDS = -math.inf, math.inf
 
 
 class Interval(NamedTuple):
@@ -22,12 +28,35 @@ class Interval(NamedTuple):
     high: Array
 
 
-def kth_largest(
-    x: Array, k: Array, ends: tuple[Array, Array], axes: tuple[int, ...], width: Any = 0
+def kth_largest(x: Array, k: Array, axes: tuple[int, ...]) -> Array:
+    """The k-th largest number of each slice; −inf where there is none.
+
+    It is sought among the largest entries of blocks first: the k-th largest of these is no more
+    than that of all, and mostly the same. Of a slice with nan the number means nothing.
+    """
+    small, *whole = pyramid.levels((x,), axes)
+    peak = small[0].max(axes, keepdims=True)
+    least, most = (bit_order(sharding.full_keeping_sharding(end, peak)) for end in _ENDS)
+    low, _ = last_that_holds(_has_as_many(small, k, axes), least, bit_order(peak) + 1)
+    if whole:
+        low = jnp.where(k <= pyramid.entries(small, axes), low, least)
+        holds = _has_as_many(whole[0], k, axes)
+        low, _ = last_that_holds(holds, *narrowed(holds, low, most + 1, _galloping(low, most)))
+    return of_bits(low, x.dtype)
+
+
+def _galloping(low: Array, high: Array) -> list[Array]:
+    """Three integers above the low one, in growing steps."""
+    bits = jnp.iinfo(low.dtype).bits
+    return [jnp.minimum(low + (1 << bits * i // 3), high) for i in range(3)]
+
+
+def near_kth_largest(
+    x: Array, k: Array, ends: tuple[Array, Array], axes: tuple[int, ...], width: Array
 ) -> Interval:
     """The k-th largest number of each slice, as an interval no longer than the width.
 
-    Without a width `low` is the number, and `high` the next float. −0 counts as 0. The ends are
+    For a width of 0 `low` is the number, and `high` the next float. −0 counts as 0. The ends are
     numbers with that one between them. Of a slice with nan the interval means nothing.
     """
     # k may have a longer batch than x.
@@ -35,20 +64,31 @@ def kth_largest(
         bit_order(end + sharding.full_keeping_sharding(0, k).astype(x.dtype)) for end in ends
     )
 
-    def holds(cuts):
-        counts = reductions.sums([(x >= of_bits(cut, x.dtype)).astype(int) for cut in cuts], axes)
-        return [count >= k for count in counts]
-
     def is_wide(low, high):
         return of_bits(high, x.dtype) - of_bits(low, x.dtype) > width
 
-    interval = last_that_holds(holds, low, high + 1, is_wide)
+    interval = last_that_holds(_has_as_many((x,), k, axes), low, high + 1, is_wide)
     return Interval(*(of_bits(end, x.dtype) for end in interval))
 
 
-def first_entries(flags: Array, index: Array, count: Array, axes: tuple[int, ...]) -> Array:
-    """As many of the flags as `count`, those of the smallest index."""
-    there = flags.sum(axes, keepdims=True, dtype=int)
+def _has_as_many(level: pyramid.Level, k: Array, axes: tuple[int, ...]) -> Holds:
+    """Whether k entries of a level are at or above each of the cuts."""
+
+    def holds(cuts):
+        dtype = level[0].dtype
+
+        def lanes(x):
+            return tuple((x >= of_bits(cut, dtype)).astype(int) for cut in cuts)
+
+        return [count >= k for count in pyramid.sums_over(level, axes, lanes)]
+
+    return holds
+
+
+def first_entries(
+    flags: Array, there: Array, index: Array, count: Array, axes: tuple[int, ...]
+) -> Array:
+    """As many of the flags as `count`, those of the smallest index. `there` is how many there are."""
     beyond = index.max() + 1
     # Where all are taken there is nothing to search for.
     low = jnp.where(there <= count, beyond, 0)
@@ -62,7 +102,7 @@ def first_entries(flags: Array, index: Array, count: Array, axes: tuple[int, ...
 
 
 def last_that_holds(
-    holds: Callable[[Sequence[Array]], Sequence[Array]],
+    holds: Holds,
     low: Array,
     high: Array,
     is_wide: Callable[[Array, Array], Array] = lambda low, high: low < high,
@@ -81,14 +121,19 @@ def last_that_holds(
         # The distance of two integers may be more than their type holds, unless it has no sign.
         step = jnp.maximum(lax.shift_right_logical(high - low, jnp.full_like(low, 2)), 1)
         cuts = [jnp.minimum(low + i * step, high - 1) for i in (1, 2, 3)]
-        held = holds(cuts)
-        for cut, one in zip(cuts, held, strict=True):
-            low = jnp.where(one, cut, low)
-        for cut, one in zip(cuts[::-1], held[::-1], strict=True):
-            high = jnp.where(one, high, cut)
-        return low, high
+        return narrowed(holds, low, high, cuts)
 
     return lax.while_loop(goes_on, quartered, (low, high))
+
+
+def narrowed(holds: Holds, low: Array, high: Array, cuts: Sequence[Array]) -> tuple[Array, Array]:
+    """The interval between two of the cuts, in rising order, that has the last one that holds."""
+    held = holds(cuts)
+    for cut, one in zip(cuts, held, strict=True):
+        low = jnp.where(one, cut, low)
+    for cut, one in zip(cuts[::-1], held[::-1], strict=True):
+        high = jnp.where(one, high, cut)
+    return low, high
 
 
 def bit_order(x: Array) -> Array:

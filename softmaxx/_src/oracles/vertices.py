@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import checks, dtypes, indices, masks, sharding
+from softmaxx._src.core import checks, dtypes, indices, masks, reductions, sharding
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
 from softmaxx._src.oracles import selection
+
+_SHORT = 32  # entries, up to which comparing all pairs is the fastest by measurement
 
 
 def one_hot_argmax(scores: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None) -> Array:
@@ -105,19 +107,38 @@ def top_k_mask(
 
 @partial(jax.jit, static_argnames="axes")
 def _top_k_mask(scores: Array, where: Array | None, k: Number, axes: tuple[int, ...]) -> Array:
-    # Two searches by counting: for the k-th largest score, and for the last index of its ties to
-    # take. Plain sums keep the sharding, and take several axes at once.
     scores = masks.masked(scores, where)
     x = sharding.computed_once(lax.stop_gradient(dtypes.working(scores)))
-    k = _whole_number(k, x)
-    ends = x.min(axes, keepdims=True), x.max(axes, keepdims=True)
-    cut, _ = selection.kth_largest(x, k, ends, axes)
+    is_short = len(axes) == 1 and x.shape[axes[0]] <= _SHORT
+    choose = _by_pairs if is_short and sharding.shard_count(x, axes[0]) == 1 else _by_counting
+    chosen, has_nan = choose(x, _whole_number(k, x), axes)
+    return jnp.where(has_nan, jnp.nan, chosen.astype(x.dtype)).astype(scores.dtype)
+
+
+def _by_pairs(x: Array, k: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """The k largest of each slice, and whether it has nan: each entry is compared with each."""
+    (axis,) = axes
+    index, before = indices.row_major_index(x, axes), jnp.zeros(x.shape, int)
+    has_nan = jnp.zeros_like(x, bool)
+    for i in range(x.shape[axis]):
+        other = lax.slice_in_dim(x, i, i + 1, axis=axis)
+        before += ((other > x) | ((other == x) & (i < index))).astype(int)
+        has_nan |= jnp.isnan(other)
+    return (before < k) & (x > -jnp.inf), has_nan
+
+
+def _by_counting(x: Array, k: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """The same by two searches: for the k-th largest score, and for the last index of its ties.
+
+    Sums keep the sharding, and take several axes at once.
+    """
+    cut = selection.kth_largest(x, k, axes)
     above, tied = x > cut, (x == cut) & (x > -jnp.inf)
-    missing = k - above.sum(axes, keepdims=True, dtype=int)
+    lanes = [one.astype(int) for one in (above, tied, jnp.isnan(x))]
+    count, there, nans = reductions.sums(lanes, axes)
     index = indices.row_major_index(x, axes)
-    chosen = (above | selection.first_entries(tied, index, missing, axes)) & (k > 0)
-    chosen = jnp.where(jnp.isnan(x).any(axes, keepdims=True), jnp.nan, chosen.astype(x.dtype))
-    return chosen.astype(scores.dtype)
+    chosen = above | selection.first_entries(tied, there, index, k - count, axes)
+    return chosen & (k > 0), nans > 0
 
 
 def _whole_number(k: Number, x: Array) -> Array:

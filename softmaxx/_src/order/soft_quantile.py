@@ -174,7 +174,7 @@ def _near(x, width, slices: _Slices, k, axes: tuple[int, ...]) -> Array:
     They are these scores for T = 0.
     """
     ends = slices.lowest, slices.highest
-    low, high = selection.kth_largest(x, k + slices.high_ends, ends, axes, width)
+    low, high = selection.near_kth_largest(x, k + slices.high_ends, ends, axes, width)
     larger = (x >= high) & (x < jnp.inf)
     lanes, folds = (
         [larger.astype(int), jnp.where(larger, x, jnp.inf)],

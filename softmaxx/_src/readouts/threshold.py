@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.choices import any_alpha, powers, simplex, smoothed_max, support
+from softmaxx._src.choices import measure, powers, simplex, smoothed_max
 from softmaxx._src.choices.powers import Power
 from softmaxx._src.choices.smoothed_max import Problem
 from softmaxx._src.core import dtypes, rules
@@ -84,10 +84,9 @@ def _tau(problem: Problem, power: Power, axes: tuple[int, ...]) -> Array:
     _, alpha, temperature, (_, peak, found) = problem
     if power is Power.EXPONENTIAL:
         above_peak = jnp.log(found.total)
-    elif power.on_support:
-        above_peak = support.below_peak(found, peak, temperature, power.order)
     else:
-        above_peak = any_alpha.below_peak(found, alpha)
+        by = measure.measure(peak, temperature, alpha, power)
+        above_peak = measure.below_peak(by, found.theta, alpha)
     return jnp.where(peak == -jnp.inf, peak, peak + temperature * above_peak)
 
 

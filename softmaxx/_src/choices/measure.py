@@ -1,0 +1,143 @@
+"""How a choice on the simplex is measured: p from the scores and a threshold of two floats.
+
+The choice is p = s^{1/ε} with ε = α − 1 and s = max(b + ε·(x − θ)/T, 0). θ rises until Σp = 1. For
+b = 0 it is the score at which p becomes 0. For small ε that score lies far below all others, and
+b = 1 measures θ from the largest score instead.
+
+u = (θ − θ₀)/T ≥ 0 says how far θ is above the θ₀ at which the largest score alone has p = 1.
+
+θ is the sum of two floats. So x − θ keeps its digits for an entry that barely has weight, and u
+keeps them where the largest score has almost all of it. Scores and θ are sixteenths: the difference
+of 3e38 and −3e38 does not overflow.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from softmaxx._src.choices import powers
+from softmaxx._src.choices.powers import Power
+from softmaxx._src.core import sharding, two_floats
+from softmaxx._src.core.two_floats import TwoFloats
+from softmaxx._src.core.types import Array
+
+_FROM_BASE = 0.2  # ε; below it s is never small, and 1 + ε·t rounds less than a θ far below
+
+
+class Threshold(NamedTuple):
+    """The threshold of each slice, where Σp = 1.
+
+    `total` is Σp at the last θ but one; for α = 1 it is Σexp. `height` is how far the smoothed max
+    lies above the largest score, in units of T, or None. `missing` is 1 − p of the largest score, to
+    a small relative error. `sole` says whether no other score is as large. Both, and the height, are
+    there for losses.
+    """
+
+    theta: TwoFloats
+    total: Array
+    height: Any = None  # here and below: an array, where the caller asked for it
+    missing: Any = None
+    sole: Any = None
+
+
+class Measure(NamedTuple):
+    """The numbers of each slice that turn a score into p. T = 0 is taken as the least T there is."""
+
+    power: Power
+    epsilon: Array | float
+    offset: Array | float  # b
+    top: Array  # the largest score, in sixteenths
+    unit: Array  # T, in sixteenths
+    origin: TwoFloats  # θ₀, in sixteenths
+
+    def above(self, x: Array, theta: TwoFloats) -> Array:
+        """(x − θ)/16."""
+        # To compute x/16 in each pass costs less than to write it once and read it.
+        x = x * sharding.computed_anew(1 / 16, theta[0])
+        return (jnp.minimum(x, float(jnp.finfo(x.dtype).max) / 16) - theta[0]) - theta[1]
+
+    def powered(self, x: Array, theta: TwoFloats) -> tuple[Array, Array]:
+        """p, and 1/s."""
+        t = self.above(x, theta) * (1 / self.unit)
+        smallest = float(jnp.finfo(x.dtype).eps) * self.at_peak(theta)
+        return powers.raised(t, self.epsilon, self.offset, self.power, smallest)
+
+    def at_peak(self, theta: TwoFloats) -> Array:
+        """s of the largest score."""
+        return self.offset + self.epsilon * self.above_peak(theta)
+
+    def above_peak(self, theta: TwoFloats) -> Array:
+        """(peak − θ)/T."""
+        return ((self.top - theta[0]) - theta[1]) / self.unit
+
+    def u(self, theta: TwoFloats) -> Array:
+        return ((theta[0] - self.origin[0]) + (theta[1] - self.origin[1])) / self.unit
+
+    def resolved(self, theta: TwoFloats) -> Array:
+        """The number whose rounding says how well u is known: u, or its distance from 1/ε."""
+        below_base = jnp.where(self.offset == 0, self.above_peak(theta), jnp.inf)
+        return jnp.minimum(self.u(theta), below_base)
+
+    def moved(self, theta: TwoFloats, delta: Array) -> TwoFloats:
+        """The θ of u + δ."""
+        return two_floats.two_sum(theta[0], theta[1] + delta * self.unit)
+
+    def missing(self, theta: TwoFloats) -> Array:
+        """1 − p of the largest score."""
+        return self.missing_at(self.u(theta), self.at_peak(theta))
+
+    def missing_at(self, u: Array, at_peak: Array) -> Array:
+        less = self.epsilon * u
+        if self.power.on_support:
+            return less if self.power is Power.LINEAR else less * (2 - less)
+        log_s = jnp.where(less < 0.5, jnp.log1p(-jnp.minimum(less, 0.5)), jnp.log(at_peak))
+        return -jnp.expm1(log_s / self.epsilon)
+
+
+def measure(peak: Array, temperature: Array, alpha: Array, power: Power) -> Measure:
+    dtype = jnp.finfo(peak.dtype)
+    largest = float(dtype.max)
+    epsilon, offset, inverse = _exponent(alpha, power)
+    top = jnp.where(peak == -jnp.inf, 0, jnp.minimum(peak, largest)) / 16
+    # A peak of +inf is treated as T = 0. 1/T does not underflow.
+    temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
+    unit = jnp.maximum(temperature / 16, float(dtype.tiny) * 2**20)
+    below, error = two_floats.two_product(unit, inverse[0])
+    high, low = two_floats.two_sum(top, -below)
+    low = low - (error + unit * inverse[1])
+    is_base = offset == 0
+    origin = jnp.where(is_base, high, top), jnp.where(is_base, low, 0)
+    return Measure(power, epsilon, offset, top, unit, origin)
+
+
+def _exponent(alpha: Array, power: Power) -> tuple[Any, Any, tuple[Any, Any]]:
+    """ε, the offset b, and 1/ε as two floats."""
+    if power is not Power.ANY:
+        order = jnp.full_like(alpha, power.order)
+        return 1 / power.order, 0.0, (order, jnp.zeros_like(alpha))
+    epsilon, _ = powers.exponent(alpha)
+    inverse = 1 / epsilon
+    one, error = two_floats.two_product(inverse, epsilon)
+    low = ((1 - one) - error) * inverse
+    return epsilon, (epsilon < _FROM_BASE).astype(alpha.dtype), (inverse, low)
+
+
+def below_peak(by: Measure, theta: TwoFloats, alpha: Array) -> Array:
+    """The score at which p becomes 0, less the largest score, in units of T; at α = 1 u itself."""
+    below = jnp.where((by.offset == 0) | (alpha <= 1), 0, 1 / by.epsilon)
+    return -by.above_peak(theta) - below
+
+
+def choice(by: Measure, x: Array, peak: Array, threshold: Threshold) -> Array:
+    """p at the threshold."""
+    # A division for each entry, and no product with a rounded 1/T.
+    t = by.above(x, threshold.theta) / sharding.computed_anew(by.unit, threshold.theta[0])
+    p, _ = powers.raised(t, by.epsilon, by.offset, by.power)
+    is_nearly_all = threshold.sole & (threshold.missing < 0.1)
+    p = jnp.where((x == peak) & is_nearly_all, 1 - threshold.missing, p)
+    if by.power.on_support:
+        return p
+    # For large α float cannot hold s where many entries are almost equal. They are scaled to the
+    # sum then.
+    total = threshold.total
+    return jnp.where(abs(total - 1) < 0.1, p, p / jnp.where(total == 0, 1, total))

@@ -1,0 +1,194 @@
+"""The threshold on the simplex: the θ at which Σp = 1.
+
+Few entries reach the sum only at a lower θ. So the search starts on the largest entries of blocks,
+see `pyramid`, and for most slices one or two passes over all scores are then enough.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.choices import any_alpha, measure, support
+from softmaxx._src.choices.measure import Measure, Threshold
+from softmaxx._src.choices.powers import Power
+from softmaxx._src.core import pyramid, sharding
+from softmaxx._src.core.pyramid import Level, Top
+from softmaxx._src.core.two_floats import TwoFloats
+from softmaxx._src.core.types import Array
+
+_MOST_PASSES = 80  # more than any n needs: ends what rounding cannot tell apart
+_BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
+
+
+class Step(NamedTuple):
+    """Where a pass leads: to u + δ, with the relative error of Σp there. And what else it sums."""
+
+    delta: Array
+    error: Array
+    aside: Any
+
+
+class _State(NamedTuple):
+    """What the loop carries of each slice."""
+
+    theta: TwoFloats
+    aside: Any
+    left: Array  # the passes that it may still take; 0 when it has ended
+    bracket: Any  # two numbers with (θ − peak)/T between them, or None
+
+
+def solve(
+    levels: Sequence[Level],
+    top: Top,
+    temperature: Array,
+    alpha: Array,
+    power: Power,
+    axes: tuple[int, ...],
+    with_height: bool,
+) -> Threshold:
+    """The threshold of each slice, on one level of the scores after the other, coarsest first.
+
+    The largest score is left out of the sums if it is the only one of its size. Its part is known
+    exactly, and in a sum it would round away a small rest.
+    """
+    peak, second, _ = top
+    sole, by = second < peak, measure.measure(peak, temperature, alpha, power)
+    zero = sharding.full_keeping_sharding(0, peak)
+    left_out = jnp.where(sole, peak, jnp.nan)
+    if power.on_support:
+        step = partial(_support_step, by, sole, left_out, axes, with_height)
+        bracket, aside = None, zero if with_height else None
+    else:
+        step = partial(_any_alpha_step, by, sole, left_out, axes)
+        bracket, aside = _bracket(by, zero, levels[-1], axes), zero
+    theta = _start(by, top, levels[0], axes)
+    # The threshold of the small level is often that of all scores.
+    tolerance = float(jnp.finfo(peak.dtype).eps) / 4
+    for level in levels:
+        state = _State(theta, aside, zero + _MOST_PASSES, bracket)
+        advance = partial(_advance, by, partial(step, level), tolerance)
+        theta, aside, _, _ = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
+    height = None
+    if with_height and power.on_support:
+        less = by.epsilon * by.u(theta)
+        height = support.height(less, aside, sole, power.order)
+    elif with_height:
+        height = _height(by, alpha, theta, sole, left_out, levels[-1], axes)
+    return Threshold(theta, aside, height, by.missing(theta), sole)
+
+
+def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> TwoFloats:
+    """A lower bound of the threshold.
+
+    For ε ≤ 1 the power is convex. So k scores of this mean have at least the Σp of k equal ones,
+    which is 1 at the mean less T·k^{−ε}/ε.
+    """
+
+    def bound(mean, count):
+        all_equal = -jnp.expm1(-by.epsilon * math.log(count)) / by.epsilon
+        return (mean - by.top) / by.unit + all_equal
+
+    two = jnp.where(top.second == -jnp.inf, -jnp.inf, by.top / 2 + top.second / 32)
+    count = len(level) * math.prod(level[0].shape[axis] for axis in axes)
+    u = jnp.maximum(bound(two, 2), bound(top.mean, count))
+    is_above = (u > 0) & (u * by.epsilon < 1) & (by.epsilon <= 1)
+    return by.moved(by.origin, jnp.where(is_above, u, sharding.full_keeping_sharding(0, u)))
+
+
+def _advance(by: Measure, step: Callable, tolerance: float, state: _State) -> _State:
+    """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
+    theta, _, left, bracket = state
+    passes, eps = _MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
+    delta, error, aside = step(theta, passes)
+    if bracket is not None:
+        delta, bracket = _kept_inside(by, -by.above_peak(theta), delta, bracket, passes)
+    goes_on = (error > tolerance) & (abs(delta) > 4 * eps * by.resolved(theta))
+    taken = left > 0
+    theta, aside = jax.tree.map(
+        partial(jnp.where, taken), (by.moved(theta, delta), aside), (theta, state.aside)
+    )
+    return _State(theta, aside, jnp.where(taken & goes_on, left - 1, 0), bracket)
+
+
+def _kept_inside(
+    by: Measure, at: Array, delta: Array, bracket: tuple[Array, Array], passes: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    """The step, or one to the middle of the bracket where it would leave it; the new bracket."""
+    low, high = bracket
+    low, high = jnp.where(delta >= 0, at, low), jnp.where(delta <= 0, at, high)
+    is_narrow = high - low <= 8 * float(jnp.finfo(at.dtype).eps) * abs(at)
+    in_turn = is_narrow | (passes % _BISECT_EVERY != _BISECT_EVERY - 1)
+    # The ends are rounded more coarsely than θ. So a step may lead onto them.
+    inside = (low <= at + delta) & (at + delta <= high) & in_turn
+    # Below 0 the middle is that of the logarithms: s of equal scores may be 1e-30.
+    geometric = -jnp.sqrt(jnp.maximum(-low, 0)) * jnp.sqrt(jnp.maximum(-high, 0))
+    # By one step it does not come closer to 0 than float resolves the difference.
+    geometric = jnp.minimum(geometric, at / 2**20)
+    middle = jnp.where(by.offset == 0, geometric, low + (high - low) / 2)
+    return jnp.where(inside | jnp.isnan(delta), delta, middle - at), (low, high)
+
+
+def _bracket(by: Measure, zero: Array, level: Level, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """(θ − peak)/T of one score alone, and of equal ones."""
+    eps, tiny = (float(getattr(jnp.finfo(zero.dtype), name)) for name in ("eps", "tiny"))
+    log_n = math.log(math.prod(level[0].shape[axis] for axis in axes))
+    above_base = -jnp.exp(-by.epsilon * log_n) / by.epsilon * 0.999 - 1024 * tiny
+    above_peak = -jnp.expm1(-by.epsilon * log_n) / by.epsilon * 1.001 + eps
+    low = jnp.where(by.offset == 0, -1 / by.epsilon, 0)
+    return low + zero, jnp.where(by.offset == 0, above_base, above_peak) + zero
+
+
+def _support_step(by, sole, left_out, axes, with_height, level, theta, passes) -> Step:
+    m = by.power.order
+
+    def lanes(x):
+        s = by.above(x, theta) * (1 / (m * by.unit))
+        return support.lanes(
+            jnp.where((s < 0) | (x == sharding.computed_anew(left_out, theta[0])), 0, s),
+            m,
+            with_height,
+        )
+
+    sums = pyramid.sums_over(level, axes, lanes)
+    at_peak = by.at_peak(theta)
+    missing = by.missing_at(by.u(theta), at_peak)
+    delta, error = support.step(sums, missing, at_peak, sole, passes, m)
+    return Step(m * delta, error, support.power_sum(sums, delta, m) if with_height else None)
+
+
+def _any_alpha_step(by, sole, left_out, axes, level, theta, _) -> Step:
+    def lanes(x):
+        p, r = by.powered(x, theta)
+        p = jnp.where(x == sharding.computed_anew(left_out, theta[0]), 0, p)
+        return p, p * r, p * r * r, p * r * r * r
+
+    others, *higher = pyramid.sums_over(level, axes, lanes)
+    missing, r = by.missing(theta), 1 / by.at_peak(theta)
+    excess, of_peak = others - jnp.where(sole, missing, 1), jnp.where(sole, 1 - missing, 0)
+    total = others + of_peak
+    higher = [one + of_peak * r**k for k, one in enumerate(higher, 1)]
+    delta, error = any_alpha.series_step(excess, total, higher, by.epsilon)
+    left = jnp.where(sole, jnp.clip(by.u(theta) + delta, 0, 1), 1)
+    return Step(delta, jnp.where(error == 0, 0, error / left), total)
+
+
+def _height(by, alpha, theta, sole, left_out, level, axes) -> Array:
+    """How far the smoothed max lies above the peak, in units of T: u + (Σ p^α − 1)/α."""
+
+    def lanes(x):
+        p, r = by.powered(x, theta)
+        p = jnp.where(x == sharding.computed_anew(left_out, theta[0]), 0, p)
+        return (jnp.where(p > 0, p / r, p),)
+
+    (others,) = pyramid.sums_over(level, axes, lanes)
+    u, epsilon = by.u(theta), by.epsilon
+    # The part of a sole peak is the integral of 1 − p. Near 0 that is a difference of large terms.
+    series = u * u * (0.5 - (1 - epsilon) * u * (1 / 6 - (1 - 2 * epsilon) * u / 24))
+    of_peak = (1 - by.missing(theta)) * by.at_peak(theta)
+    of_sole = jnp.where(u < 1e-2, series, u + (of_peak - 1) / alpha)
+    return others / alpha + jnp.where(sole, of_sole, u - 1 / alpha)

@@ -1,0 +1,142 @@
+"""A level with few of the scores, on which a threshold is sought first.
+
+Few entries reach the sum only at a lower τ. So the threshold of a subset is a lower bound of the
+threshold of all entries.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.core import reductions, sharding
+from softmaxx._src.core.types import Array
+
+Lanes = Callable[[Array], tuple[Array, ...]]  # functions of each score, to be summed
+
+_COARSEST = 64  # entries at which a slice is small enough to start from scratch
+_LEAST = 16  # entries of the small level
+_MOST_REDUCTIONS = 2  # then a pass costs next to nothing, however many there are
+
+
+Level = Sequence[Array]  # all scores, or the largest of each block and the second
+
+
+class Top(NamedTuple):
+    """What is known of each slice before the search."""
+
+    peak: Array
+    second: Array  # the largest of the other scores: the peak again, if it is not the only one
+    mean: Array  # of the scores of the coarsest level, in sixteenths
+
+
+def top_and_levels(level: Level, axes: tuple[int, ...]) -> tuple[Top, list[Level]]:
+    """What is known of the largest scores, and the levels: one with few scores, and all of them.
+
+    The small level has the two largest entries of every block, and of long slices the two largest
+    of blocks of these. Few blocks hold more than two entries above the threshold of a sparse
+    choice, so that its threshold is mostly that of all. A short slice has one level alone.
+    """
+    small, tails = _small(level, axes)
+    *pair, mean = _top(small, axes)
+    for tail in tails:
+        pair = _two_of_four(pair, _top(tail, axes)[:2])
+    return Top(*pair, mean), [level] if small is level else [small, level]
+
+
+def levels(level: Level, axes: tuple[int, ...]) -> list[Level]:
+    """The levels alone."""
+    small, _ = _small(level, axes)
+    return [level] if small is level else [small, level]
+
+
+def _small(level: Level, axes: tuple[int, ...]) -> tuple[Level, list[Level]]:
+    """A level with few scores, or the level itself if it is small, and what is in no block of it."""
+    beside = []
+    for _ in range(_MOST_REDUCTIONS):
+        coarser = _coarser(level, axes)
+        if coarser is None:
+            break
+        level, tails = coarser
+        beside += tails
+    return level, beside
+
+
+def _coarser(level: Level, axes: tuple[int, ...]) -> tuple[Level, list[Level]] | None:
+    """The two largest entries of every block, and the entries in no block; None if it is small."""
+    if entries(level, axes) <= _COARSEST or entries(level, axes) * 2 // len(level) < 16 * _LEAST:
+        return None
+    axis = reductions.longest_axis(level[0], axes)
+    pieces = [reductions.in_blocks(x, axis, reductions.LONG_BLOCK) for x in level]
+    blocks = [piece[0] for piece in pieces]
+    if blocks[0].ndim == level[0].ndim or blocks[0].shape[axis + 1] <= 3 - len(level):
+        return None
+    pair = two_largest(blocks, axis + 1)
+    tails = list(zip(*(piece[1:] for piece in pieces), strict=True))
+    return tuple(reductions.merged(x, axis) for x in pair), tails
+
+
+def _top(level: Level, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """The largest entry of each slice, the second and a sixteenth of the mean."""
+    first, *seconds = level
+    share = 1 / (16 * entries(level, axes))  # so that no sum overflows
+    part = reduce(jnp.add, [x * share for x in level])
+    if any(sharding.shard_count(first, axis) > 1 for axis in axes):
+        return *_two_of_shards(level, axes), part.sum(axes, keepdims=True)
+    lanes = first, *seconds, jnp.minimum(first, -jnp.inf)  # −∞ that keeps the sharding
+    start = jnp.asarray(-jnp.inf, first.dtype)
+
+    def fold(a, b):
+        return *_two_of_four(a, b), a[2] + b[2]
+
+    found = lax.reduce((*lanes[:2], part), (start, start, jnp.zeros((), first.dtype)), fold, axes)
+    return tuple(lax.expand_dims(one, sorted(axes)) for one in found)
+
+
+def _two_of_shards(level: Level, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """The largest entry of each slice and the second, by plain reductions."""
+    first, *seconds = level
+    peak = first.max(axes, keepdims=True)
+    is_peak = first == peak
+    below = jnp.where(is_peak, -jnp.inf, first).max(axes, keepdims=True)
+    second = jnp.where(is_peak.sum(axes, keepdims=True) > 1, peak, below)
+    for one in seconds:
+        second = jnp.maximum(second, one.max(axes, keepdims=True))
+    return peak, second
+
+
+def entries(level: Level, axes: tuple[int, ...]) -> int:
+    return len(level) * math.prod(level[0].shape[axis] for axis in axes)
+
+
+def sums_over(level: Level, axes: tuple[int, ...], lanes: Lanes) -> list[Array]:
+    """The sums of the lanes over all scores of a level, in one pass."""
+    each = zip(*(lanes(x) for x in level), strict=True)
+    values = [reduce(jnp.add, lane) for lane in each]
+    return reductions.sums(values, axes, reductions.BLOCK // len(level))
+
+
+def two_largest(blocks: Sequence[Array], axis: int) -> tuple[Array, Array]:
+    """The largest entry along the axis and the second, of one array or of such a pair."""
+    largest = blocks[0]
+    pair = (*blocks, jnp.minimum(largest, -jnp.inf))[:2]  # −∞ that keeps the sharding
+    if largest.size > math.prod(largest.shape[axis - 1 : axis + 2]):
+        pair = lax.reduce(pair, (jnp.asarray(-jnp.inf, largest.dtype),) * 2, _two_of_four, (axis,))
+    else:
+        # Written out for a single row: before jax 0.12 XLA reduces its middle axis entry by entry
+        # on CPU.
+        entries = (
+            tuple(lax.index_in_dim(x, i, axis, keepdims=False) for x in pair)
+            for i in range(largest.shape[axis])
+        )
+        pair = reduce(_two_of_four, entries)
+    # Without the barrier the compiler takes the max of all scores for the max of the level.
+    return lax.optimization_barrier(pair)
+
+
+def _two_of_four(a: Sequence[Array], b: Sequence[Array]) -> tuple[Array, Array]:
+    """The two largest of two pairs, each in falling order."""
+    return jnp.maximum(a[0], b[0]), jnp.maximum(jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1]))
