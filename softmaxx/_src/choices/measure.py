@@ -54,7 +54,7 @@ class Measure(NamedTuple):
         """(x − θ)/16."""
         # To compute x/16 in each pass costs less than to write it once and read it.
         x = x * sharding.computed_anew(1 / 16, theta[0])
-        return (jnp.minimum(x, float(jnp.finfo(x.dtype).max) / 16) - theta[0]) - theta[1]
+        return (jnp.minimum(x, float(jnp.finfo(x.dtype).max)) - theta[0]) - theta[1]
 
     def powered(self, x: Array, theta: TwoFloats) -> tuple[Array, Array]:
         """p, and 1/s."""
@@ -96,12 +96,10 @@ class Measure(NamedTuple):
 
 def measure(peak: Array, temperature: Array, alpha: Array, power: Power) -> Measure:
     dtype = jnp.finfo(peak.dtype)
-    largest = float(dtype.max)
     epsilon, offset, inverse = _exponent(alpha, power)
-    top = jnp.where(peak == -jnp.inf, 0, jnp.minimum(peak, largest)) / 16
-    # A peak of +inf is treated as T = 0. 1/T does not underflow.
-    temperature = jnp.where(peak == jnp.inf, 0, jnp.minimum(temperature, largest))
-    unit = jnp.maximum(temperature / 16, float(dtype.tiny) * 2**20)
+    # A score of +inf counts as 16 times the largest number, so far above all others at any T.
+    top = jnp.where(peak == -jnp.inf, 0, jnp.minimum(peak / 16, float(dtype.max)))
+    unit = jnp.clip(temperature / 16, float(dtype.tiny) * 2**20, float(dtype.max) / 16)
     below, error = two_floats.two_product(unit, inverse[0])
     high, low = two_floats.two_sum(top, -below)
     low = low - (error + unit * inverse[1])
