@@ -100,7 +100,9 @@ def measure(peak: Array, temperature: Array, alpha: Array, power: Power) -> Meas
     # A score of +inf counts as 16 times the largest number, so far above all others at any T.
     top = jnp.where(peak == -jnp.inf, 0, jnp.minimum(peak / 16, float(dtype.max)))
     unit = jnp.clip(temperature / 16, float(dtype.tiny) * 2**20, float(dtype.max) / 16)
-    below, error = two_floats.two_product(unit, inverse[0])
+    scale = jnp.where(unit > 1, float(dtype.eps), 1)  # so that no product overflows
+    below, error = two_floats.two_product(unit * scale, inverse[0])
+    below, error = below / scale, error / scale
     high, low = two_floats.two_sum(top, -below)
     low = low - (error + unit * inverse[1])
     is_base = offset == 0
