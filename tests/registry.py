@@ -218,7 +218,7 @@ def _keyed(function: Callable, **settings: Any) -> Callable:
 
 def _labelled(loss: Callable) -> Callable:
     return lambda scores, axis=-1, **kwargs: loss(
-        scores, np.full(_rest(scores, axis), 2), axis=axis, **kwargs
+        scores, jnp.full(_rest(scores, axis), 2), axis=axis, **kwargs
     )
 
 
@@ -231,7 +231,7 @@ def _to_target(loss: Callable) -> Callable:
 
 def _from_uniform(divergence: Callable) -> Callable:
     """A divergence from the uniform distribution of six entries."""
-    return lambda x, **kwargs: divergence(abs(x), np.full(x.shape, 1 / 6), **kwargs)
+    return lambda x, **kwargs: divergence(abs(x), jnp.full(x.shape, 1 / 6), **kwargs)
 
 
 def _of_width(function: Callable, **settings: Any) -> Callable:
@@ -411,7 +411,7 @@ OTHERS = [
         "linear_entmax_loss",
         "loss",
         lambda x, temperature=1.0: sx.linear_entmax_loss(
-            x, np.eye(6, 4, dtype=x.dtype), np.full(_rest(x), 2), temperature=temperature
+            x, np.eye(6, 4, dtype=x.dtype), jnp.full(_rest(x), 2), temperature=temperature
         ),
     ),
     Entry("coordinate_loss", "loss", lambda x: sx.coordinate_loss(x, jnp.zeros_like(x))),

@@ -187,7 +187,7 @@ def _range(x, k, temperature, value_and_slope, axes) -> _Range:
     Entries of +inf get φ(∞) beside the others. Where that is too much they share k alike: then the
     others are masked by T = 0. T = 0 is taken as the smallest T that will do.
     """
-    largest, n = float(jnp.finfo(x.dtype).max), math.prod(x.shape[axis] for axis in axes)
+    largest, n = float(jnp.finfo(x.dtype).max), pyramid.count((x,), axes)
     infinite, masked = x == jnp.inf, x == -jnp.inf
     at_infinity = value_and_slope(jnp.where(infinite, x, 0))[0]
     finite = ~(infinite | masked)

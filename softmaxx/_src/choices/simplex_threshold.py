@@ -4,7 +4,6 @@ Few entries reach the sum only at a lower θ. So the search starts on the larges
 see `pyramid`, and for most slices one or two passes over all scores are then enough.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -90,12 +89,12 @@ def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> TwoFlo
     """
 
     def bound(mean, count):
-        all_equal = -jnp.expm1(-by.epsilon * math.log(count)) / by.epsilon
+        all_equal = -jnp.expm1(-by.epsilon * jnp.log(count)) / by.epsilon
         return (mean - by.top) / by.unit + all_equal
 
     two = jnp.where(top.second == -jnp.inf, -jnp.inf, by.top / 2 + top.second / 32)
-    count = len(level) * math.prod(level[0].shape[axis] for axis in axes)
-    u = jnp.maximum(bound(two, 2), bound(top.mean, count))
+    two_equal, all_equal = bound(two, 2.0), bound(top.mean, pyramid.count(level, axes))
+    u = jnp.maximum(two_equal, all_equal)
     is_above = (u > 0) & (u * by.epsilon < 1) & (by.epsilon <= 1)
     return by.moved(by.origin, jnp.where(is_above, u, sharding.full_keeping_sharding(0, u)))
 
@@ -136,7 +135,7 @@ def _kept_inside(
 def _bracket(by: Measure, zero: Array, level: Level, axes: tuple[int, ...]) -> tuple[Array, Array]:
     """(θ − peak)/T of one score alone, and of equal ones."""
     eps, tiny = (float(getattr(jnp.finfo(zero.dtype), name)) for name in ("eps", "tiny"))
-    log_n = math.log(math.prod(level[0].shape[axis] for axis in axes))
+    log_n = jnp.log(pyramid.count(level, axes))
     above_base = -jnp.exp(-by.epsilon * log_n) / by.epsilon * 0.999 - 1024 * tiny
     above_peak = -jnp.expm1(-by.epsilon * log_n) / by.epsilon * 1.001 + eps
     low = jnp.where(by.offset == 0, -1 / by.epsilon, 0)

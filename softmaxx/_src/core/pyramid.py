@@ -10,7 +10,7 @@ from functools import reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 
 from softmaxx._src.core import reductions, sharding
 from softmaxx._src.core.types import Array
@@ -67,7 +67,8 @@ def _small(level: Level, axes: tuple[int, ...]) -> tuple[Level, list[Level]]:
 
 def _coarser(level: Level, axes: tuple[int, ...]) -> tuple[Level, list[Level]] | None:
     """The two largest entries of every block, and the entries in no block; None if it is small."""
-    if entries(level, axes) <= _COARSEST or entries(level, axes) * 2 // len(level) < 16 * _LEAST:
+    n = entries(level, axes)
+    if export.is_symbolic_dim(n) or n <= _COARSEST or 2 * n < 16 * _LEAST * len(level):
         return None
     axis = reductions.longest_axis(level[0], axes)
     pieces = [reductions.in_blocks(x, axis, reductions.LONG_BLOCK) for x in level]
@@ -82,7 +83,7 @@ def _coarser(level: Level, axes: tuple[int, ...]) -> tuple[Level, list[Level]] |
 def _top(level: Level, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """The largest entry of each slice, the second and a sixteenth of the mean."""
     first, *seconds = level
-    share = 1 / (16 * entries(level, axes))  # so that no sum overflows
+    share = 1 / (16 * count(level, axes))  # so that no sum overflows
     part = reduce(jnp.add, [x * share for x in level])
     if any(sharding.shard_count(first, axis) > 1 for axis in axes):
         return *_two_of_shards(level, axes), part.sum(axes, keepdims=True)
@@ -109,7 +110,13 @@ def _two_of_shards(level: Level, axes: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def entries(level: Level, axes: tuple[int, ...]) -> int:
+    """How many scores of a slice a level has."""
     return len(level) * math.prod(level[0].shape[axis] for axis in axes)
+
+
+def count(level: Level, axes: tuple[int, ...]) -> Array:
+    """The same as a number to compute with: under `jax.export` a size may be a symbol."""
+    return jnp.asarray(entries(level, axes), level[0].dtype)
 
 
 def sums_over(level: Level, axes: tuple[int, ...], lanes: Lanes) -> list[Array]:

@@ -12,7 +12,7 @@ from functools import partial, reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 
 from softmaxx._src.core import sharding
 from softmaxx._src.core.types import Array
@@ -48,7 +48,10 @@ def folds(
     """Each array reduced over the axes, which are kept with length 1, by a fold of its own."""
     axis = longest_axis(values[0], axes)
     whole = _WHOLE_OF_MANY if len(values) > 3 else _WHOLE
-    short = values[0].shape[axis] < whole and sharding.shard_count(values[0], axis) == 1
+    n = values[0].shape[axis]
+    short = (
+        not export.is_symbolic_dim(n) and n < whole and sharding.shard_count(values[0], axis) == 1
+    )
     longest = whole if short else block
     pieces = zip(*(in_blocks(value, axis, longest) for value in values), strict=True)
     totals = []
@@ -85,7 +88,8 @@ def _two(kinds: Sequence[Fold], a: Sequence[Array], b: Sequence[Array]) -> tuple
 
 
 def longest_axis(x: Array, axes: tuple[int, ...]) -> int:
-    return max(axes, key=lambda axis: x.shape[axis])
+    known = [axis for axis in axes if not export.is_symbolic_dim(x.shape[axis])]
+    return max(known or axes, key=lambda axis: x.shape[axis] if known else 0)
 
 
 def in_blocks(x: Array, axis: int, longest: int) -> list[Array]:
@@ -95,6 +99,8 @@ def in_blocks(x: Array, axis: int, longest: int) -> list[Array]:
     as it is; then every reduction over it must be a plain one.
     """
     n, shards = x.shape[axis], sharding.shard_count(x, axis)
+    if export.is_symbolic_dim(n):
+        return [x]
     block = min(longest, n)
     if shards > 1:
         block = largest_divisor(n // shards, longest) if n % shards == 0 else 1

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 
 from softmaxx._src.core import checks, masks, permuting, sharding
 from softmaxx._src.core.types import Array, ArrayLike
@@ -59,7 +59,9 @@ def _ranking(scores: Array, where: Array | None, axis: int) -> Array:
         where = sharding.mask_keeping_sharding(masks.in_rank_of(where, x), x)
         x = jnp.where(where, x, 0)
     x = sharding.computed_once(x)
-    ranks = (_by_pairs if x.shape[axis] <= _PAIRWISE else _by_sorting)(x, where, axis)
+    n = x.shape[axis]
+    is_short = not export.is_symbolic_dim(n) and n <= _PAIRWISE
+    ranks = (_by_pairs if is_short else _by_sorting)(x, where, axis)
     ranks = jnp.where(jnp.isnan(x).any(axis, keepdims=True), jnp.nan, ranks.astype(x.dtype))
     return ranks if where is None else jnp.where(where, ranks, 0)
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 
 from softmaxx._src.core import checks, dtypes, indices, masks, reductions, sharding
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
@@ -109,7 +109,8 @@ def top_k_mask(
 def _top_k_mask(scores: Array, where: Array | None, k: Number, axes: tuple[int, ...]) -> Array:
     scores = masks.masked(scores, where)
     x = sharding.computed_once(lax.stop_gradient(dtypes.working(scores)))
-    is_short = len(axes) == 1 and x.shape[axes[0]] <= _SHORT
+    n = x.shape[axes[0]]
+    is_short = len(axes) == 1 and not export.is_symbolic_dim(n) and n <= _SHORT
     choose = _by_pairs if is_short and sharding.shard_count(x, axes[0]) == 1 else _by_counting
     chosen, has_nan = choose(x, _whole_number(k, x), axes)
     return jnp.where(has_nan, jnp.nan, chosen.astype(x.dtype)).astype(scores.dtype)

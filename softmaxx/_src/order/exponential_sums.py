@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 
 from softmaxx._src.core import sharding
 from softmaxx._src.core.types import Array
@@ -44,7 +44,7 @@ def sums_of_both_sides(
 def _sums_before(gaps: Array, states: list[Array], axis: int) -> list[Array]:
     """The sums at each point, where a step leaves a point with its sums plus its state."""
     n = gaps.shape[axis]
-    if n <= _LENGTH:
+    if export.is_symbolic_dim(n) or n <= _LENGTH:
         rows = [jnp.moveaxis(one, axis, 0) for one in (gaps, *states)]
         return [jnp.moveaxis(one, 0, axis) for one in _recur(rows[0], rows[1:])[1][1]]
     rows = [_in_blocks(gaps, FAR, axis), *(_in_blocks(one, 0, axis) for one in states)]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 
 from softmaxx._src.core.types import Array
 
@@ -28,7 +28,8 @@ def ranks_by_pairs(
     limit = jnp.minimum(_FAR * unit, float(jnp.finfo(x.dtype).max))
     shared = (x, jnp.where(sharp, 1, unit), jnp.where(sharp, -1, limit), where)
     n = x.shape[axis]
-    if n <= _AT_ONCE[0] and n * x.size <= _AT_ONCE[1]:
+    is_known = not any(export.is_symbolic_dim(size) for size in x.shape)
+    if not is_known or (n <= _AT_ONCE[0] and n * x.size <= _AT_ONCE[1]):
         return _ranks_of(below, axis, x, *shared)
     # The backward pass makes the derivatives of a block again instead of keeping all n² of them.
     ranks_of = jax.checkpoint(

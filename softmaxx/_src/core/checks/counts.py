@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 from jax.core import Tracer
 
 from softmaxx._src.core.checks import arguments
@@ -39,7 +40,7 @@ def count_of_entries(function: str, k: Any, shape: tuple[int, ...], axes: tuple[
     largest = np.max(np.asarray(k, np.float64), initial=0)
     if np.any(np.asarray(k, np.float64) % 1):
         raise ValueError(f"{function}: k={k} is not a whole number; pass an int, or jnp.round(k).")
-    if largest > n:
+    if not export.is_symbolic_dim(n) and largest > n:
         raise ValueError(
             f"{function}: k={largest:g} exceeds the {n} entries along the axis; pass 0 <= k <= {n}."
         )
@@ -54,6 +55,8 @@ def budget(
     arguments.one_for_each_entry(function, "upper", upper, shape)
     arguments.at_least(function, "upper", upper, 0)
     if not (arguments.known(k) and arguments.known(upper)):
+        return
+    if any(export.is_symbolic_dim(n) for n in shape):
         return
     caps = np.asarray(upper, np.float64)
     if caps.ndim == 0:
