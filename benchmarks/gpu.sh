@@ -23,7 +23,7 @@ cd "$(dirname "$0")/.."
 
 parts=(choices loops buffers worst tests order losses heatmaps structures perturbed)
 declare -A limits=([choices]=170 [loops]=40 [buffers]=40 [worst]=25 [tests]=160 [order]=60 [losses]=45 [heatmaps]=30 [structures]=45 [perturbed]=45)
-sizes=card whole=465 results=benchmarks/results
+sizes=card whole=460 results=benchmarks/results
 if [ "${1:-}" = --quick ]; then
     shift
     sizes=smoke whole=900 results=build/benchmarks
@@ -73,7 +73,7 @@ run() { # part command...
         say "== $part: not run, no time was left"
         return
     fi
-    timeout --kill-after=15 "$limit" "$@" 2>"$log" | tee -a "$table" || status=$?
+    timeout --kill-after=10 "$limit" "$@" 2>"$log" | tee -a "$table" || status=$?
     case $status in
     0) say "== $part: $((SECONDS - begun)) s" ;;
     124 | 137) failed+=("$part (stopped after $limit s)") ;;

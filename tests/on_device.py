@@ -25,7 +25,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    of_xdist = hasattr(config, "workerinput")  # one of the processes that pytest-xdist starts
+    # `timeout` ends the run as Ctrl+C does. The processes of pytest-xdist wait for the first one.
+    of_xdist = hasattr(config, "workerinput")
     signal.signal(signal.SIGTERM, signal.SIG_IGN if of_xdist else signal.default_int_handler)
     config.pluginmanager.register(Outcomes(config), "outcomes")
     jax.make_mesh = make_mesh
@@ -61,6 +62,7 @@ class Outcomes:
             if outcome == "failed":
                 self.failures[report.nodeid] = str(report.longrepr)[-2000:]
 
+    @pytest.hookimpl(tryfirst=True)  # pytest-xdist waits for its processes
     def pytest_sessionfinish(self, exitstatus):
         table = self.config.getoption("table")
         if table is None or hasattr(self.config, "workerinput"):
@@ -74,3 +76,6 @@ class Outcomes:
         }
         Path(table).parent.mkdir(parents=True, exist_ok=True)
         Path(table).write_text(json.dumps(result, indent=1) + "\n")
+        if exitstatus == pytest.ExitCode.INTERRUPTED:  # what pytest prints may come too late
+            terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+            terminal.write_line(f"\nstopped after {self.counts}; failed: {list(self.failures)}")
