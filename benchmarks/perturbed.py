@@ -225,7 +225,7 @@ def grid_paths(methods: dict[str, Make], sizes: str) -> dict[str, dict]:
             keys,
         )
     shape = (GRID_SAMPLES, SIDE * SIDE)
-    for name, sampler in SAMPLERS.items():
+    for name, sampler in fewer(SAMPLERS, sizes, "softmaxx independent").items():
         quantiles = jax.vmap(
             lambda key, sampler=sampler: sx.normal.quantile(*sampler(key, shape, jnp.float32))
         )

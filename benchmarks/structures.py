@@ -29,6 +29,7 @@ import numpy as np
 from columns import COPY
 from jax import lax
 from measuring import (
+    fewer,
     header,
     medians,
     normal,
@@ -148,7 +149,8 @@ def hull(n: int, t: float, batch: int, budget: float) -> dict[str, dict]:
     noisy = sx.perturbed(sx.best_grid_path, num_samples=SAMPLES, sigma=t)
     keys = jax.random.split(jax.random.key(0), batch)
     mean = jax.jit(jax.vmap(lambda x, key: noisy.argmax(x, key=key)))
-    error = jax.vmap(lambda x, key: sx.standard_error(noisy).argmax(x, key=key))(x, keys)
+    spread = jax.jit(jax.vmap(lambda x, key: sx.standard_error(noisy).argmax(x, key=key)))
+    error = spread(x, keys)
     functions = {
         "sparsemap": (wolfe, x),
         "pairwise Frank–Wolfe": (pairwise, x),
@@ -224,7 +226,8 @@ def dynamic_programs(sizes: str, budget: float) -> dict[str, dict[str, float]]:
         ),
     }
     result = {}
-    for name, (given, functions) in cases.items():
+    for name, (given, functions) in fewer(cases, sizes, next(iter(cases))).items():
+        functions = fewer(functions, sizes, "dynamic, entropic")
         calls = {
             one: (jax.jit(jax.vmap(jax.value_and_grad(f))), given) for one, f in functions.items()
         } | units(given)
