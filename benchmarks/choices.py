@@ -215,16 +215,9 @@ def power_of_ten(n: int) -> str:
     return f"10^{len(str(n)) - 1}" if n >= 10**6 else str(n)
 
 
-def print_tables(result: dict, columns: list[Column]) -> None:
-    names = [column.name for column in columns]
-    for direction in DIRECTIONS:
-        print_side_by_side(
-            direction, [r for r in result["side by side"] if r["direction"] == direction], names
-        )
-    print_compilation(result)
-    print_growth(result["growth"])
+def print_summary(summary: dict[str, dict[str, list[float]]]) -> None:
     print("\ngeometric mean of the ratios (least to largest)")
-    for name, cells in result["summary"].items():
+    for name, cells in summary.items():
         print(
             name,
             *(
@@ -236,6 +229,7 @@ def print_tables(result: dict, columns: list[Column]) -> None:
 
 
 def print_side_by_side(direction: str, records: list[dict], names: list[str]) -> None:
+    records = [r for r in records if r["direction"] == direction]
     names = [name for name in names if any(name in r["seconds"] for r in records)]
     print(f"\n{direction}: ms of jax.nn.softmax, and ratios to it")
     for line in zip(*(name.split(" ", 1) for name in names), strict=True):
@@ -244,25 +238,26 @@ def print_side_by_side(direction: str, records: list[dict], names: list[str]) ->
         softmax, ratios = r["seconds"][BASELINE.name], [r["ratios"].get(name) for name in names[1:]]
         name = f"{r['shape'][0]}×{power_of_ten(r['shape'][1])}, {r['scores']}"
         print(f"{name:24}{1e3 * softmax:14.4g}" + "".join(f"{number(c):>14}" for c in ratios))
-    rates = [
-        8e-9 * r["shape"][0] * r["shape"][1] / r["seconds"][COPY.name]
-        for r in records
-        if COPY.name in r["seconds"] and direction == "forward"
-    ]
-    if rates:
-        print(f"the copy reads and writes up to {max(rates):.0f} GB a second")
+    if direction == DIRECTIONS[0]:  # of the largest array, the one least in caches
+        size, seconds = max(
+            (r["shape"][0] * r["shape"][1], r["seconds"][COPY.name]) for r in records
+        )
+        print(f"of {size:,} scores the copy reads and writes {8e-9 * size / seconds:.4g} GB/s")
 
 
-def print_compilation(result: dict) -> None:
+def print_compilation(costs: dict[str, dict[str, dict]]) -> None:
     title = "128×32000, forward | forward + backward"
     print(f"\n{title:44}compilation, s   temporary memory, arrays of the scores' size")
-    for name, cost in result["compilation"].items():
+    for name, cost in costs.items():
         cells = [
             [number(cost[direction][key]) if direction in cost else "" for direction in DIRECTIONS]
             for key in ("seconds", "temporary")
         ]
         print(f"{name:44}{cells[0][0]:>6} | {cells[0][1]:6}{cells[1][0]:>11} | {cells[1][1]}")
-    layers, network = result["network"]["layers"], result["network"]["columns"]
+
+
+def print_network(costs: dict) -> None:
+    layers, network = costs["layers"], costs["columns"]
     print(f"\n{f'training step, {layers} attention layers':44}compilation, s    ratio   step, ms")
     for name, cost in network.items():
         ratios = [number(cost[k] / network[BASELINE.name][k]) for k in ("compilation", "step")]
@@ -270,8 +265,11 @@ def print_compilation(result: dict) -> None:
             f"{name:44}{number(cost['compilation']):>14}{ratios[0]:>9}"
             f"{1e3 * cost['step']:11.4g}{ratios[1]:>9}"
         )
+
+
+def print_eager_calls(calls: dict[str, float]) -> None:
     print(f"\n{'one call outside of jit, 32×10':44}µs")
-    for name, seconds in result["eager"].items():
+    for name, seconds in calls.items():
         print(f"{name:44}{1e6 * seconds:.0f}")
 
 
@@ -362,21 +360,27 @@ def main() -> None:
     write_if_stopped("choices", result, sizes)
     print(result["header"])
 
+    # Printed one after the other: a time limit may end the script before the last.
     in_jax = [column for column in columns.values() if column.library != "torch"]
     result["compilation"] = compilation(
         in_jax, 3 if sizes == "usual" else 1
     )  # first, since it clears jax's caches
-    result["network"] = network_costs(
-        [column for name, column in columns.items() if name in IN_NETWORK], sizes, budget
-    )
+    print_compilation(result["compilation"])
     calls = {name: calls_of(column) for name, column in columns.items()}
     for record in side_by_side(columns, calls, sizes, budget):
         result["side by side"].append(record)
+    for direction in DIRECTIONS:
+        print_side_by_side(direction, result["side by side"], list(columns))
+    result["summary"] = summarise(result["side by side"], columns)
+    print_summary(result["summary"])
     result["eager"] = eager_calls(in_jax, budget)
+    print_eager_calls(result["eager"])
     for record in growth(calls, sizes, budget):
         result["growth"].append(record)
-    result["summary"] = summarise(result["side by side"], columns)
-    print_tables(result, list(columns.values()))
+    print_growth(result["growth"])
+    in_network = [column for name, column in columns.items() if name in IN_NETWORK]
+    result["network"] = network_costs(in_network, sizes, budget)
+    print_network(result["network"])
 
     save("choices", result, plot, sizes)
 

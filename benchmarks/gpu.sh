@@ -95,7 +95,7 @@ run_tests() {
     local workers=() files=(tests/oracles/test_ranking.py)
     if [ "$sizes" = card ]; then
         files+=(tests/oracles/test_vertices.py tests/oracles/test_vertices_compiled.py tests/choices tests/order tests/laws/test_semantics.py tests/laws/test_exact.py)
-        files+=(tests/readouts tests/losses/test_entmax_loss.py)
+        files+=(tests/readouts tests/losses/test_entmax_loss.py tests/smoothings/test_sparsemap.py)
         if "$python" -c 'import xdist'; then
             workers=(-n 12 --dist loadgroup --no-loadscope-reorder)
         else

@@ -202,13 +202,9 @@ def plot(result: dict, path: Path) -> None:
     left.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
     def colour(name):
-        return (
-            "0.4"
-            if name == BASELINE
-            else "tab:orange"
-            if name in (COPY.name, GRID, KORNIA)
-            else "tab:blue"
-        )
+        if name in (BASELINE, COPY.name):
+            return "0.4"
+        return "tab:orange" if name in (GRID, KORNIA) else "tab:blue"
 
     labels = {
         "xlabel": "time / time of jax.nn.softmax",

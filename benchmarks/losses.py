@@ -274,7 +274,9 @@ def plot(result: dict, path: Path) -> None:
     )
 
     def colour(name):
-        return "tab:blue" if "softmaxx" in name else "0.4" if name == BASELINE else "tab:orange"
+        if name in (BASELINE, *UNITS):
+            return "0.4"
+        return "tab:blue" if "softmaxx" in name else "tab:orange"
 
     labels = {
         "xlabel": "time / time of optax's cross-entropy",

@@ -24,6 +24,8 @@ except ModuleNotFoundError:  # on a machine without a package index
     def tqdm(items: Iterable, **_: Any) -> Iterable:
         return items
 
+    tqdm.write = print
+
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = 2e-3  # seconds that one sample lasts at least on an accelerator

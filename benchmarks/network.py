@@ -10,7 +10,7 @@ import numpy as np
 from columns import Column
 from measuring import medians, normal, tqdm
 
-LAYERS = {"usual": 12, "quick": 2, "card": 12, "smoke": 1}
+LAYERS = {"usual": 12, "quick": 2, "card": 4, "smoke": 1}
 BATCH, HEADS, LENGTH, WIDTH = 4, 4, 64, 64
 
 
