@@ -84,7 +84,7 @@ COLOURS = {
     "softmaxx entmax 1.3": "tab:olive",
     "softmaxx soft_top_k": "tab:purple",
     "softmaxx threshold_map": "tab:cyan",
-    "softmaxx top_k_mask": "mediumpurple",
+    "softmaxx top_k_mask": "navy",
     "device copy": "0.6",
     "optax sparsemax": "tab:red",
     "jaxopt sparsemax": "tab:orange",
