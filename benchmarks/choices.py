@@ -16,7 +16,7 @@ docs/choices.png. Peers that are not installed are left out.
 
     pip install -e . optax jaxopt matplotlib tqdm    # and torch with entmax, softjax (Python 3.12)
     python benchmarks/choices.py                     # --no-peers: without the other libraries
-    python benchmarks/choices.py --quick             # about a minute, to build/benchmarks
+    python benchmarks/choices.py --quick             # about two minutes, to build/benchmarks
 """
 
 import time

@@ -22,7 +22,7 @@ def run(*command, **environment):
         env=clean | {"PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"} | environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1000,
     )
 
 
