@@ -26,9 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from choices import options_of
 from columns import BASELINE, OURS, Calls, Column, calls_of, peers, to_numpy
-from tqdm import tqdm
+from measuring import options_of, tqdm
 
 import softmaxx as sx
 
@@ -238,11 +237,13 @@ def main() -> None:
     parser = options_of(__doc__, "n up to 1000")
     parser.add_argument("--no-peers", action="store_true", help="jax.nn.softmax and softmaxx only")
     options = parser.parse_args()
+    quick = options.sizes == "quick"
+    ours = [column for column in OURS if column.alpha is not None]
     columns = {
-        column.name: column for column in [BASELINE, *OURS, *([] if options.no_peers else peers())]
+        column.name: column for column in [BASELINE, *ours, *([] if options.no_peers else peers())]
     }
     calls = {name: calls_of(column) for name, column in columns.items()}
-    sizes = [n for n in SIZES if n <= (1000 if options.quick else max(SIZES))]
+    sizes = [n for n in SIZES if n <= (1000 if quick else max(SIZES))]
     cases = [
         (dtype, offset, s, n)
         for dtype in DTYPES
@@ -267,12 +268,10 @@ def main() -> None:
     )
     print_bfloat16(result["bfloat16"], list(projections))
 
-    result["near the optimum"] = near_the_optimum(1000 if options.quick else 32_000)
+    result["near the optimum"] = near_the_optimum(1000 if quick else 32_000)
     print_near_the_optimum(result["near the optimum"])
 
-    folder = Path(__file__).parent.parent / (
-        "build/benchmarks" if options.quick else "benchmarks/results"
-    )
+    folder = Path(__file__).parent.parent / ("build/benchmarks" if quick else "benchmarks/results")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"accuracy-jax{jax.__version__}{'-x64' * jax.config.jax_enable_x64}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")  # nan and inf as Python reads them

@@ -1,11 +1,12 @@
 """The functions that the benchmarks compare: softmaxx, and those peers that are installed.
 
-The peers are optax, jaxopt, softjax, and the entmax package for torch.
+The peers are optax, jaxopt, softjax, and for torch the packages entmax and, on a GPU, adasplash.
 """
 
 import os
+import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -20,21 +21,33 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Column(NamedTuple):
-    """A choice along the last axis of scores `[rows, n]`, with the α and k of its reference."""
+    """A choice along the last axis of scores `[rows, n]`, with the α and k of its reference.
+
+    α is None where there is no such reference.
+    """
 
     library: str
     function: str
     apply: Callable  # jax arrays -> jax arrays, torch tensors -> torch tensors
-    alpha: float
+    alpha: float | None
     k: int = 1
+    differentiable: bool = True
 
     @property
     def name(self) -> str:
         return f"{self.library} {self.function}"
 
 
+@cache
+def _sigmoid_map() -> Callable:
+    return sx.threshold_map(jax.nn.sigmoid)  # asks the sigmoid for values, so not on import
+
+
 class Calls(NamedTuple):
-    """A column made ready. `forward(x, g)` and `both(x, g)`, with gradient, return when done."""
+    """A column made ready. `forward(x, g)` and `both(x, g)`, with gradient, start the work.
+
+    They return the result, as JAX and torch do, and `finish` waits for it.
+    """
 
     name: str
     place: Callable[[np.ndarray], Any]  # to the device, in the array's dtype
@@ -49,7 +62,11 @@ OURS = [
     Column("softmaxx", "entmax 1.5", partial(sx.entmax, alpha=1.5), 1.5),
     Column("softmaxx", "entmax 1.3", partial(sx.entmax, alpha=1.3), 1.3),
     Column("softmaxx", "soft_top_k", lambda x: sx.soft_top_k(x, k=8), 2.0, k=8),
+    Column("softmaxx", "threshold_map", lambda x: _sigmoid_map()(x, total=8.0), None),
+    Column("softmaxx", "top_k_mask", partial(sx.top_k_mask, k=8), None, differentiable=False),
 ]
+# One read and one write of the scores: what no choice can be faster than.
+COPY = Column("device", "copy", jnp.negative, None)
 
 
 def peers() -> list[Column]:
@@ -84,6 +101,12 @@ def peers() -> list[Column]:
         columns.append(Column("torch", "sparsemax", entmax.sparsemax, 2.0))
         columns.append(Column("torch", "entmax 1.5", entmax.entmax15, 1.5))
         columns.append(Column("torch", "entmax 1.3", partial(entmax.entmax_bisect, alpha=1.3), 1.3))
+    if jax.default_backend() == "gpu" and find_spec("torch") and find_spec("adasplash"):
+        import adasplash
+
+        columns.append(
+            Column("torch", "adasplash 1.5", partial(adasplash.triton_entmax, alpha=1.5), 1.5)
+        )
     return columns
 
 
@@ -108,35 +131,38 @@ def calls_of(column: Column) -> Calls:
     if column.library == "torch":
         return _torch_calls(column)
     forward, both = jax.jit(lambda x, g: column.apply(x)), jax.jit(value_and_gradient(column.apply))
-    return Calls(
-        column.name,
-        jnp.asarray,
-        *(lambda x, g, f=f: jax.block_until_ready(f(x, g)) for f in (forward, both)),
-    )
+    return Calls(column.name, jnp.asarray, forward, both)
 
 
 def _torch_calls(column: Column) -> Calls:
     import torch
 
-    torch.set_num_threads(os.cpu_count())
-    on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
+    torch.set_num_threads(os.cpu_count() or 1)
+    device = torch_device()
 
     def place(array):
-        return torch.tensor(array.astype(np.float64)).to(
-            "cuda" if on_gpu else "cpu", getattr(torch, array.dtype.name)
-        )
-
-    def finished(result):
-        if on_gpu:
-            torch.cuda.synchronize()
-        return result
+        return torch.tensor(array.astype(np.float64)).to(device, getattr(torch, array.dtype.name))
 
     def both(x, g):
         x = x.detach().requires_grad_()
         p = column.apply(x)
-        return finished((p.detach(), torch.autograd.grad(p, x, g)[0]))
+        return p.detach(), torch.autograd.grad(p, x, g)[0]
 
-    return Calls(column.name, place, lambda x, g: finished(column.apply(x)), both)
+    return Calls(column.name, place, lambda x, g: column.apply(x), both)
+
+
+def torch_device() -> str:
+    """Where torch's columns run: on the GPU, if JAX has it and torch too."""
+    import torch
+
+    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+
+
+def finish(result: Any) -> Any:
+    """Waits until the result of a call is computed."""
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        sys.modules["torch"].cuda.synchronize()
+    return jax.block_until_ready(result)
 
 
 def to_numpy(array: Any) -> np.ndarray:

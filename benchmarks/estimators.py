@@ -33,8 +33,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib import pyplot as plt
-from tqdm import tqdm
+from measuring import pyplot, tqdm
 
 import softmaxx as sx
 
@@ -336,7 +335,7 @@ def print_table(table: dict[str, dict[str, dict[str, float]]]) -> None:
 
 def plot(table: dict[str, dict[str, dict[str, float]]], header: str, path: Path) -> None:
     """A panel for each loss, a line for each row: bias and deviation on a log axis with 0."""
-    plt.switch_backend("Agg")
+    plt = pyplot()
     figure, panels = plt.subplots(
         1, len(LOSSES), figsize=(15, 6.2), sharey=True, layout="constrained"
     )
@@ -380,7 +379,6 @@ def plot(table: dict[str, dict[str, dict[str, float]]], header: str, path: Path)
         fontsize=10,
         color="0.3",
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 

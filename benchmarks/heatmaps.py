@@ -6,7 +6,7 @@ median over 256 places. The peak has standard deviation 2 and height 1. Distance
 no noise, no background and 64×64. The peers are in JAX and in kornia.
 
 The second table has time and temporary memory at (32, 17, 96, 72), float32: medians of interleaved
-rounds, as ratios to `jax.nn.softmax` over both axes. The script writes
+rounds, as ratios to `jax.nn.softmax` over both axes, beside a copy on the device. The script writes
 benchmarks/results/heatmaps-<backend>-jax<version>.json and docs/heatmaps.png.
 
     pip install -e '.[bench]'        # and torch with kornia
@@ -21,13 +21,32 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from choices import header, keep_freed_memory, medians, normal, number, options_of, ratio_bars, save
+from columns import COPY, torch_device
 from losses import DIRECTIONS, compiled, none
-from matplotlib import pyplot as plt
+from measuring import (
+    fewer,
+    header,
+    keep_freed_memory,
+    medians,
+    normal,
+    number,
+    options_of,
+    pyplot,
+    ratio_bars,
+    save,
+    write_if_stopped,
+)
 
 import softmaxx as sx
 
 AXES, SIGMA = (-2, -1), 2.0
+SHAPES = {
+    "usual": (32, 17, 96, 72),
+    "quick": (4, 17, 48, 36),
+    "card": (64, 17, 256, 192),
+    "smoke": (1, 2, 12, 9),
+}
+PLACES = {"usual": 256, "quick": 16}  # the errors are those of any device
 USUAL = {"β": 5.0, "noise": 0.0, "background": 0.0, "size": 64}
 SWEEPS = {
     "β": (1.0, 2.0, 5.0, 10.0, 20.0),
@@ -95,7 +114,8 @@ def kornia_calls(x: np.ndarray, g: np.ndarray) -> dict[str, tuple]:
     import torch
     from kornia.geometry.subpix import spatial_soft_argmax2d
 
-    scores, cotangents = torch.tensor(x, requires_grad=True), torch.tensor(g)
+    scores, cotangents = (torch.tensor(one).to(torch_device()) for one in (x, g))
+    scores.requires_grad_()
 
     def forward():
         with torch.no_grad():
@@ -109,22 +129,25 @@ def kornia_calls(x: np.ndarray, g: np.ndarray) -> dict[str, tuple]:
     return dict(zip(DIRECTIONS, ((forward,), (both,)), strict=True))
 
 
-def costs(shape: tuple[int, ...], budget: float) -> dict[str, dict[str, dict]]:
+def costs(sizes: str, budget: float) -> dict[str, dict[str, dict]]:
     """By direction and function: seconds, ratio to the softmax, memory in heatmap arrays."""
+    shape = SHAPES[sizes]
     x, g = normal(shape, 0), normal((*shape[:-2], 2), 1)
     functions = {
         BASELINE: partial(jax.nn.softmax, axis=AXES),
+        COPY.name: COPY.apply,
         GRID: softmax_times_grid,
         **READOUTS,
         "find_peaks, two": lambda x: sx.find_peaks(
             x, count=2, window=5, min_distance=5, axis=AXES
         ).coordinates.mean(-2),
     }
+    functions = fewer(functions, sizes, BASELINE, COPY.name, "sparse_argmax")
     table, kornia = {}, kornia_calls(x, g)
     for direction in DIRECTIONS:
         calls, memory = {}, {}
         for name, function in functions.items():
-            cotangents = jnp.asarray(normal(shape, 1) if name == BASELINE else g)
+            cotangents = jnp.asarray(normal(shape, 1) if name in (BASELINE, COPY.name) else g)
 
             def both(x, g, function=function):
                 value, pull = jax.vjp(function, x)
@@ -167,7 +190,7 @@ def print_tables(result: dict) -> None:
 
 def plot(result: dict, path: Path) -> None:
     """The errors over each sweep, and the ratios forward + backward."""
-    plt.switch_backend("Agg")
+    plt = pyplot()
     figure = plt.figure(figsize=(14, 7), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(7, 5))
     for axes, (swept, rows) in zip(
@@ -179,7 +202,9 @@ def plot(result: dict, path: Path) -> None:
     left.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
     def colour(name):
-        return "0.4" if name == BASELINE else "tab:orange" if name in (GRID, KORNIA) else "tab:blue"
+        if name in (BASELINE, COPY.name):
+            return "0.4"
+        return "tab:orange" if name in (GRID, KORNIA) else "tab:blue"
 
     labels = {
         "xlabel": "time / time of jax.nn.softmax",
@@ -187,24 +212,24 @@ def plot(result: dict, path: Path) -> None:
     }
     ratio_bars(right.subplots(), result["costs"][DIRECTIONS[1]], colour, **labels)
     figure.suptitle(result["header"], fontsize=10, color="0.3")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = options_of(__doc__, "few places and a small array")
-    quick = parser.parse_args().quick
+    sizes = parser.parse_args().sizes
     keep_freed_memory()
-    shape = (4, 17, 48, 36) if quick else (32, 17, 96, 72)
+    shape = SHAPES[sizes]
     result = {
         "header": header(),
         "shape": "×".join(map(str, shape)),
     }
+    write_if_stopped("heatmaps", result, sizes)
     print(result["header"])
-    result["costs"] = costs(shape, 0.3 if quick else 2.0)
-    result["errors"] = errors(16 if quick else 256)
+    result["costs"] = costs(sizes, 2.0 if sizes == "usual" else 0.3)
+    result["errors"] = errors(PLACES[sizes]) if sizes in PLACES else {}
     print_tables(result)
-    save("heatmaps", result, plot, quick)
+    save("heatmaps", result, plot, sizes)
 
 
 if __name__ == "__main__":

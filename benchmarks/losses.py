@@ -2,11 +2,13 @@
 
 First integer labels at 256×32768, float32: medians of interleaved rounds, forward and forward +
 backward, as ratios to `optax.softmax_cross_entropy_with_integer_labels`, and temporary memory in
-arrays of the scores' size. Then `linear_entmax_loss`, in blocks, against the same loss of
-`features @ weights`: batch 1024, 64 features, 128,000 classes; seconds, memory, and the largest
-differences of the losses and of the gradients; and other batches and lengths of a block. The
-cross-entropies of optax, jax.nn and tokamax of the same layer, those installed, follow. The script
-writes benchmarks/results/losses-<backend>-jax<version>.json and docs/losses.png.
+arrays of the scores' size. A softmax and a copy of the scores stand beside them.
+
+Then `linear_entmax_loss`, in blocks, against the same loss of `features @ weights`: batch 1024, 64
+features, 128,000 classes; seconds, memory, and the largest differences of the losses and of the
+gradients; and other batches and lengths of a block. The cross-entropies of optax, jax.nn and
+tokamax of the same layer, those installed, follow. The script writes
+benchmarks/results/losses-<backend>-jax<version>.json and docs/losses.png.
 
     pip install -e '.[bench]'        # and torch with entmax, tokamax
     python benchmarks/losses.py      # --quick: a small case of each, to build/benchmarks
@@ -23,23 +25,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from choices import header, keep_freed_memory, medians, normal, number, options_of, ratio_bars, save
-from columns import to_numpy
-from matplotlib import pyplot as plt
+from columns import to_numpy, torch_device
+from measuring import (
+    fewer,
+    header,
+    keep_freed_memory,
+    medians,
+    normal,
+    number,
+    options_of,
+    pyplot,
+    ratio_bars,
+    save,
+    write_if_stopped,
+)
 
 import softmaxx as sx
 
 DIRECTIONS = ("forward", "forward + backward")
 BASELINE = "optax softmax_cross_entropy_with_integer_labels"
-ALPHAS = (1.0, 1.5, 2.0)
-
-
-CASES = [  # rows, features, classes, classes at a time
-    (1024, 64, 128_000, 512),
-    (1024, 64, 128_000, 2048),
-    (512, 512, 50_000, 512),
-    (128, 256, 128_000, 512),
-]
+ALPHAS = {"1": 1.0, "1.5": 1.5, "2": 2.0}
+# Of the scores alone, as units: what a loss and its gradient cannot be faster than.
+UNITS = {
+    "jax.nn.softmax of the scores": lambda x, y: jax.nn.softmax(x),
+    "a copy of the scores": lambda x, y: -x,
+}
+SHAPES = {"usual": (256, 32768), "quick": (256, 4096), "card": (4096, 8192), "smoke": (8, 96)}
+CASES = {  # rows, features, classes, classes at a time
+    "usual": [
+        (1024, 64, 128_000, 512),
+        (1024, 64, 128_000, 2048),
+        (512, 512, 50_000, 512),
+        (128, 256, 128_000, 512),
+    ],
+    "quick": [(64, 32, 10_000, 512)],
+    "card": [(4096, 1024, 128_000, 2048)],
+    "smoke": [(8, 4, 96, 32)],
+}
 
 
 def in_jax() -> dict[str, Callable]:
@@ -79,7 +101,8 @@ def torch_calls(x: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, tuple]
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-    scores, targets = torch.tensor(x), torch.tensor(labels.astype(np.int64))
+    device = torch_device()
+    scores, targets = (torch.tensor(one).to(device) for one in (x, labels.astype(np.int64)))
     losses = {
         "torch cross_entropy": partial(torch.nn.functional.cross_entropy, reduction="none"),
         "torch entmax sparsemax_loss": entmax.sparsemax_loss,
@@ -101,28 +124,30 @@ def torch_calls(x: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, tuple]
 
 
 def compiled(f: Callable, *arguments: Any) -> tuple[Callable, float]:
-    """A call that returns when it is computed, and the bytes of temporary memory."""
+    """The program, and its bytes of temporary memory."""
     program = jax.jit(f).lower(*arguments).compile()
     memory = program.memory_analysis()
-    return lambda *given: jax.block_until_ready(
-        program(*given)
-    ), memory.temp_size_in_bytes if memory else float("nan")
+    return program, memory.temp_size_in_bytes if memory else float("nan")
 
 
-def side_by_side(shape: tuple[int, int], budget: float) -> dict[str, dict[str, dict]]:
+def side_by_side(sizes: str, budget: float) -> dict[str, dict[str, dict]]:
     """By direction and loss: seconds, the ratio to the baseline, memory in arrays of the scores."""
+    shape = SHAPES[sizes]
     x, labels = 2 * normal(shape, 0), np.random.default_rng(1).integers(0, shape[1], shape[0])
     scores, targets = jnp.asarray(x), jnp.asarray(labels)
     table, torch = {}, torch_calls(x, labels)
     for direction in DIRECTIONS:
         calls, memory = {}, {}
-        for name, loss in in_jax().items():
+        for name, loss in fewer(in_jax(), sizes, BASELINE, "softmaxx sparsemax_loss").items():
             total = (
                 jax.grad(lambda x, y, loss=loss: loss(x, y).sum())
                 if direction != "forward"
                 else loss
             )
             call, memory[name] = compiled(total, scores, targets)
+            calls[name] = (call, scores, targets)
+        for name, unit in UNITS.items():
+            call, memory[name] = compiled(unit, scores, targets)
             calls[name] = (call, scores, targets)
         calls |= {name: both[direction] for name, both in torch.items()}
         seconds = medians(calls, budget)
@@ -137,7 +162,9 @@ def side_by_side(shape: tuple[int, int], budget: float) -> dict[str, dict[str, d
     return table
 
 
-def in_blocks(batch: int, d: int, n: int, block: int, budget: float) -> dict[str, dict]:
+def in_blocks(
+    alphas: dict[str, float], batch: int, d: int, n: int, block: int, budget: float
+) -> dict[str, dict]:
     """By α: seconds, memory and largest differences of `linear_entmax_loss` and the plain path."""
     features, weights = (
         jnp.asarray(normal((batch, d), 0)),
@@ -145,7 +172,7 @@ def in_blocks(batch: int, d: int, n: int, block: int, budget: float) -> dict[str
     )
     labels = jnp.asarray(np.random.default_rng(2).integers(0, n, batch))
     table = {}
-    for alpha in ALPHAS:
+    for label, alpha in alphas.items():
         paths = {
             "plain": lambda f, w, y, alpha=alpha: sx.entmax_loss(f @ w, y, alpha=alpha),
             "blocks": partial(sx.linear_entmax_loss, alpha=alpha, block_size=block),
@@ -167,7 +194,7 @@ def in_blocks(batch: int, d: int, n: int, block: int, budget: float) -> dict[str
             np.abs(a - b).max() for a, b in zip(*results.values(), strict=True)
         )
         row["gradients off by"] = max(slopes)
-        table[f"{alpha:g}"] = {name: float(value) for name, value in row.items()}
+        table[label] = {name: float(value) for name, value in row.items()}
     return table
 
 
@@ -241,13 +268,15 @@ def none(value: float) -> float | None:
 
 def plot(result: dict, path: Path) -> None:
     """Left the ratios forward + backward, right time and memory in blocks over the plain path."""
-    plt.switch_backend("Agg")
+    plt = pyplot()
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(13, 5), width_ratios=(7, 4), layout="constrained"
     )
 
     def colour(name):
-        return "tab:blue" if "softmaxx" in name else "0.4" if name == BASELINE else "tab:orange"
+        if name in (BASELINE, *UNITS):
+            return "0.4"
+        return "tab:blue" if "softmaxx" in name else "tab:orange"
 
     labels = {
         "xlabel": "time / time of optax's cross-entropy",
@@ -269,35 +298,36 @@ def plot(result: dict, path: Path) -> None:
     right.legend(loc="upper left", ncols=2)
     right.spines[["top", "right"]].set_visible(False)
     figure.suptitle(result["header"], fontsize=10, color="0.3")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 
 def main() -> None:
     parser = options_of(__doc__, "a small case of each")
-    quick = parser.parse_args().quick
+    sizes = parser.parse_args().sizes
     keep_freed_memory()
-    shape, cases = ((256, 4096), [(64, 32, 10_000, 512)]) if quick else ((256, 32768), CASES)
+    shape, cases, budget = SHAPES[sizes], CASES[sizes], 5.0 if sizes == "usual" else 0.3
+    alphas = fewer(ALPHAS, sizes, "2")
     result = {
         "header": header(),
         "labels": f"integer labels, {shape[0]}×{shape[1]}",
     }
+    write_if_stopped("losses", result, sizes)
     print(result["header"])
-    result["side by side"] = side_by_side(shape, 0.3 if quick else 1.0)
+    result["side by side"] = side_by_side(sizes, min(budget, 1.0))
     result["in blocks"] = {
         f"{batch} rows, {d} features, {n:,} classes, {block} at a time": in_blocks(
-            batch, d, n, block, 0.3 if quick else 5.0
+            alphas, batch, d, n, block, budget
         )
         for batch, d, n, block in cases
     }
     result["cross-entropies"] = {
         f"cross-entropy, {batch} rows, {d} features, {n:,} classes": cross_entropies(
-            batch, d, n, 0.3 if quick else 5.0
+            batch, d, n, budget
         )
         for batch, d, n in dict.fromkeys(case[:3] for case in cases)
     }
     print_tables(result)
-    save("losses", result, plot, quick)
+    save("losses", result, plot, sizes)
 
 
 if __name__ == "__main__":

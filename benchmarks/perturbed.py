@@ -28,11 +28,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from choices import keep_freed_memory, medians, number, options_of, save
 from columns import value_and_gradient
-from matplotlib import pyplot as plt
+from measuring import (
+    fewer,
+    keep_freed_memory,
+    medians,
+    number,
+    options_of,
+    pyplot,
+    save,
+    tqdm,
+    write_if_stopped,
+)
 from scipy.stats import norm
-from tqdm import tqdm
 
 import softmaxx as sx
 
@@ -44,9 +52,10 @@ Make = Callable[
 ]  # (oracle, number of samples) -> its smoothing with sigma = 1
 
 SCORES = np.random.RandomState(0).randn(5) * 0.5
-SIZES, QUICK_SIZES = [2**power for power in range(2, 11)], [4, 16, 64, 256]
+SIZES = {"usual": [2**power for power in range(2, 11)], "quick": [4, 16, 64, 256]}
 TABLE = 64  # the number of samples in the printed table
-GRIDS, SIDE, GRID_SAMPLES, GRID_BATCH = 32, 12, 128, 32
+SIDE, GRID_SAMPLES, GRID_BATCH = 12, 128, 32
+GRIDS = {"usual": 32, "quick": 32, "card": 1024, "smoke": 2}
 LARGE, LARGE_SAMPLES, LARGE_BATCH = 10**4, 10**5, 100
 PLAIN, BARE, NOISE_OF = "plain Monte Carlo", "the oracle alone", "noise of "
 BATCHED = f"softmaxx independent, batch_size={GRID_BATCH}"
@@ -136,16 +145,17 @@ ORACLES = {
 }
 
 
-def accuracy(methods: dict[str, Make], quick: bool) -> dict[str, list[dict]]:
+def accuracy(methods: dict[str, Make], sizes: str) -> dict[str, list[dict]]:
     """By oracle, N and method: mean and standard error of the Jacobian's squared error, summed."""
     scores, exact = (
         jnp.asarray(SCORES, jnp.float32),
         {name: jacobian() for name, (_, jacobian) in ORACLES.items()},
     )
     records = {name: [] for name in ORACLES}
-    for count in tqdm(QUICK_SIZES if quick else SIZES, desc="accuracy", unit="size"):
+    for count in tqdm(SIZES[sizes], desc="accuracy", unit="size"):
         keys = jax.random.split(
-            jax.random.key(count), int(np.clip(2 ** (16 if quick else 19) // count, 256, 4096))
+            jax.random.key(count),
+            int(np.clip(2 ** (16 if sizes == "quick" else 19) // count, 256, 4096)),
         )
         for name in ORACLES:
             records[name].append({"samples": count, "keys": len(keys), "error": {}})
@@ -196,13 +206,16 @@ def temporary_megabytes(compiled: Any) -> float:
     return compiled.memory_analysis().temp_size_in_bytes / 1e6
 
 
-def grid_paths(methods: dict[str, Make], quick: bool) -> dict[str, dict]:
+def grid_paths(methods: dict[str, Make], sizes: str) -> dict[str, dict]:
     """Seconds, their ratio to the oracle's, and megabytes: of methods, oracle and noises."""
-    scores, g = np.random.default_rng(0).standard_normal((2, GRIDS, SIDE, SIDE), np.float32)
-    noise = np.random.default_rng(1).standard_normal((GRIDS, GRID_SAMPLES, SIDE, SIDE), np.float32)
-    keys = jax.random.split(jax.random.key(0), GRIDS)
+    grids = GRIDS[sizes]
+    scores, g = np.random.default_rng(0).standard_normal((2, grids, SIDE, SIDE), np.float32)
+    noise = np.random.default_rng(1).standard_normal((grids, GRID_SAMPLES, SIDE, SIDE), np.float32)
+    keys = jax.random.split(jax.random.key(0), grids)
     programs: dict[str, tuple] = {
-        BARE: (jax.vmap(jax.vmap(sx.best_grid_path)), scores[:, None] + noise)
+        BARE: (jax.vmap(jax.vmap(sx.best_grid_path)), scores[:, None] + noise),
+        "jax.nn.softmax of the samples": (jax.nn.softmax, scores[:, None] + noise),
+        "a copy of the samples": (jnp.negative, scores[:, None] + noise),
     }
     for name, make in methods.items():
         programs[name] = (
@@ -212,7 +225,7 @@ def grid_paths(methods: dict[str, Make], quick: bool) -> dict[str, dict]:
             keys,
         )
     shape = (GRID_SAMPLES, SIDE * SIDE)
-    for name, sampler in SAMPLERS.items():
+    for name, sampler in fewer(SAMPLERS, sizes, "softmaxx independent").items():
         quantiles = jax.vmap(
             lambda key, sampler=sampler: sx.normal.quantile(*sampler(key, shape, jnp.float32))
         )
@@ -226,18 +239,15 @@ def grid_paths(methods: dict[str, Make], quick: bool) -> dict[str, dict]:
     for name, (f, *arguments) in tqdm(programs.items(), desc="grid paths", unit="program"):
         compiled = jax.jit(f).lower(*arguments).compile()
         megabytes[name] = temporary_megabytes(compiled)
-        calls[name] = (
-            lambda *arrays, call=compiled: jax.block_until_ready(call(*arrays)),
-            *map(jnp.asarray, arguments),
-        )
-    seconds = medians(calls, 0.5 if quick else 4)
+        calls[name] = (compiled, *map(jnp.asarray, arguments))
+    seconds = medians(calls, 4 if sizes == "usual" else 0.5)
     return {
         name: {"seconds": s, "ratio": s / seconds[BARE], "MB": megabytes[name]}
         for name, s in seconds.items()
     }
 
 
-def large_hypercube(quick: bool) -> dict[str, float]:
+def large_hypercube(sizes: str) -> dict[str, float]:
     """Seconds and megabytes of value and gradient of (scores > 0), in batches and all at once."""
     scores, g = np.random.default_rng(0).standard_normal((2, LARGE), np.float32)
     arguments = jnp.asarray(scores), jnp.asarray(g), jax.random.key(0)
@@ -248,14 +258,14 @@ def large_hypercube(quick: bool) -> dict[str, float]:
         )
         compiled = jax.jit(gradient_of(smooth)).lower(*arguments).compile()
         result[name] = temporary_megabytes(compiled)
-        if size and not quick:
+        if size and sizes not in ("quick", "smoke"):
             start = time.perf_counter()
             jax.block_until_ready(compiled(*arguments))
             result["seconds"] = time.perf_counter() - start
     return result
 
 
-def print_tables(result: dict) -> None:
+def print_accuracy(result: dict) -> None:
     at = {
         oracle: next(r for r in records if r["samples"] == TABLE)
         for oracle, records in result["accuracy"].items()
@@ -271,10 +281,13 @@ def print_tables(result: dict) -> None:
                 f"{mean / plain * math.hypot(error / mean, plain_error / plain):.3f}"
             )
         print(f"{name:54}" + "".join(f"{cell:>18}" for cell in cells) + f"{rows:>14}")
-    title = f"{GRIDS} {SIDE}×{SIDE} grids, N = {GRID_SAMPLES}, value and gradient"
+
+
+def print_costs(result: dict) -> None:
+    title = f"{result['grids']} {SIDE}×{SIDE} grids, N = {GRID_SAMPLES}, value and gradient"
     print(f"\n{title:44}      ms   ratio  temporary MB  oracle rows")
     for name, cost in result["grid paths"].items():
-        rows = result["rows"][str(GRID_SAMPLES)].get(name, "")
+        rows = result["rows"].get(str(GRID_SAMPLES), {}).get(name, "")
         print(
             f"{name:44}{number(1e3 * cost['seconds']):>8}{number(cost['ratio']):>8}"
             f"{number(cost['MB']):>14}{rows:>13}"
@@ -290,7 +303,7 @@ def print_tables(result: dict) -> None:
 
 def plot(result: dict, path: Path) -> None:
     """The squared errors over N, a panel for each oracle, and the times through grid paths."""
-    plt.switch_backend("Agg")
+    plt = pyplot()
     figure, (*lines, bars) = plt.subplots(
         1, 3, figsize=(17, 6), width_ratios=(5, 5, 6), layout="constrained"
     )
@@ -318,7 +331,7 @@ def plot(result: dict, path: Path) -> None:
         )
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(color="0.9")
-    plot_times(bars, result["grid paths"])
+    plot_times(bars, result["grid paths"], result["grids"])
     for axes in (*lines, bars):
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -326,11 +339,10 @@ def plot(result: dict, path: Path) -> None:
         *lines[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
     )
     figure.suptitle(f"float32, normal noise of σ = 1: {result['header']}", fontsize=10, color="0.3")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 
-def plot_times(axes: Any, costs: dict[str, dict]) -> None:
+def plot_times(axes: Any, costs: dict[str, dict], grids: int) -> None:
     """A bar for each method and for the oracle alone, hatched as far as the noise goes."""
     names = [name for name in STYLES if name in costs]
     times = [1e3 * costs[name]["seconds"] for name in names]
@@ -349,7 +361,7 @@ def plot_times(axes: Any, costs: dict[str, dict]) -> None:
     )
     axes.set(xlabel="ms (hatched: the noise; ×: ratio to the oracle)")
     axes.set(
-        title=f"{GRIDS} grids {SIDE}×{SIDE}, N = {GRID_SAMPLES}, value and gradient", xmargin=0.15
+        title=f"{grids} grids {SIDE}×{SIDE}, N = {GRID_SAMPLES}, value and gradient", xmargin=0.15
     )
     axes.invert_yaxis()
 
@@ -365,22 +377,28 @@ def main() -> None:
         f"Python {platform.python_version()}, jax {version}, {device.device_kind}, "
         f"{os.cpu_count()} cores"
     )
-    result: dict[str, Any] = {"header": header}
+    sizes = options.sizes
+    result: dict[str, Any] = {"header": header, "grids": GRIDS[sizes], "rows": {}}
+    write_if_stopped("perturbed", result, sizes)
     print(header)
 
     timed = {name: make for name, make in methods.items() if name != PLAIN} | {
         BATCHED: ours(batch_size=GRID_BATCH)
     }
-    result["rows"] = {
-        str(TABLE): oracle_rows(methods, TABLE),
-        str(GRID_SAMPLES): oracle_rows(timed, GRID_SAMPLES),
-    }
-    result["grid paths"] = grid_paths(timed, options.quick)
-    result["large hypercube"] = large_hypercube(options.quick)
-    result["accuracy"] = accuracy(methods, options.quick)
-    print_tables(result)
+    timed = fewer(timed, sizes, "softmaxx independent", BATCHED)
+    if sizes in SIZES:  # else the device does not matter
+        result["rows"] = {
+            str(TABLE): oracle_rows(methods, TABLE),
+            str(GRID_SAMPLES): oracle_rows(timed, GRID_SAMPLES),
+        }
+    result["grid paths"] = grid_paths(timed, sizes)
+    result["large hypercube"] = large_hypercube(sizes)
+    if sizes in SIZES:
+        result["accuracy"] = accuracy(methods, sizes)
+        print_accuracy(result)
+    print_costs(result)
 
-    save("perturbed", result, plot, options.quick)
+    save("perturbed", result, plot, sizes)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ First paths through n×n grids, 32 instances at once, scores of deviation 1: cal
 the slowest and the median instance, milliseconds, and the gap ⟨θ − T·p, y − p⟩ that is left, over
 T·‖p‖². `sparsemap` stops at the rounding of float32. Pairwise Frank–Wolfe (Lacoste-Julien and
 Jaggi, 2015), written below, stops at a gap of 1e-3·T or after 2000 calls. `perturbed` is another
-smoothing: its error is the standard error of the mean, over its length.
+smoothing: its error is the standard error of the mean, over its length. A softmax and a copy of the
+same arrays on the device stand beside all.
 
 Then value and gradient of smoothed dynamic programs, in instances a second: chains of 100 places
 and 20 states, alignments of 100×100 entries. Plain code is a scan over `jax.nn.logsumexp` of the
@@ -25,14 +26,38 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from choices import header, medians, normal, number, options_of, save
+from columns import COPY
 from jax import lax
-from matplotlib import pyplot as plt
-from tqdm import tqdm
+from measuring import (
+    fewer,
+    header,
+    medians,
+    normal,
+    number,
+    options_of,
+    pyplot,
+    save,
+    tqdm,
+    write_if_stopped,
+)
 
 import softmaxx as sx
 
-SIZES, TEMPERATURES, BATCH, SLOTS = (5, 12), (0.3, 1.0, 3.0), 32, 64
+TEMPERATURES, SLOTS = (0.3, 1.0, 3.0), 64
+CASES = {  # side of the grid, temperature
+    "usual": [(n, t) for n in (5, 12) for t in TEMPERATURES],
+    "quick": [(5, 1.0)],
+    "card": [(12, 1.0)],
+    "smoke": [(4, 1.0)],
+}
+BATCH = {"usual": 32, "quick": 32, "card": 1024, "smoke": 4}
+PROGRAMS = {  # instances, places and states of a chain, side of an alignment
+    "usual": (32, 100, 20, 100),
+    "quick": (4, 20, 5, 20),
+    "card": (1024, 100, 20, 100),
+    "smoke": (2, 5, 3, 5),
+}
+COUNTED = 32  # instances of which each is solved alone
 MOST = 2000  # calls of pairwise Frank–Wolfe
 SAMPLES = 64
 
@@ -108,26 +133,36 @@ def gap(x: np.ndarray, p: Any, t: float) -> float:
     return float(((g * (best - p)).sum((1, 2)) / (t * (p**2).sum((1, 2)))).max())
 
 
-def hull(n: int, t: float, budget: float) -> dict[str, dict]:
-    x = normal((BATCH, n, n), 0)
+def units(scores: Any) -> dict[str, tuple]:
+    """A softmax and a copy of the scores on the device, as calls."""
+    placed = jax.tree.map(jnp.asarray, scores)
+    return {
+        name: (jax.jit(partial(jax.tree.map, f)), placed)
+        for name, f in (("jax.nn.softmax", jax.nn.softmax), (COPY.name, COPY.apply))
+    }
+
+
+def hull(n: int, t: float, batch: int, budget: float) -> dict[str, dict]:
+    x = normal((batch, n, n), 0)
     wolfe = jax.jit(counted_sparsemap(sx.best_grid_path, t))
     pairwise = jax.jit(pairwise_frank_wolfe(sx.best_grid_path, t))
     noisy = sx.perturbed(sx.best_grid_path, num_samples=SAMPLES, sigma=t)
-    keys = jax.random.split(jax.random.key(0), BATCH)
+    keys = jax.random.split(jax.random.key(0), batch)
     mean = jax.jit(jax.vmap(lambda x, key: noisy.argmax(x, key=key)))
-    error = jax.vmap(lambda x, key: sx.standard_error(noisy).argmax(x, key=key))(x, keys)
+    spread = jax.jit(jax.vmap(lambda x, key: sx.standard_error(noisy).argmax(x, key=key)))
+    error = spread(x, keys)
     functions = {
-        "sparsemap": (lambda: jax.block_until_ready(wolfe(x)),),
-        "pairwise Frank–Wolfe": (lambda: jax.block_until_ready(pairwise(x)),),
-        f"perturbed, N = {SAMPLES}": (lambda: jax.block_until_ready(mean(x, keys)),),
+        "sparsemap": (wolfe, x),
+        "pairwise Frank–Wolfe": (pairwise, x),
+        f"perturbed, N = {SAMPLES}": (mean, x, keys),
     }
-    seconds = medians(functions, budget)
-    calls, (point, theirs) = calls_of_sparsemap(n, x, t), pairwise(x)
-    size = jnp.linalg.norm(mean(x, keys).reshape(BATCH, -1), axis=-1)
+    seconds = medians(functions | units(x), budget)
+    calls, (point, theirs) = calls_of_sparsemap(n, x[:COUNTED], t), pairwise(x)
+    size = jnp.linalg.norm(mean(x, keys).reshape(batch, -1), axis=-1)
     errors = [
         gap(x, wolfe(x), t),
         gap(x, point, t),
-        float((jnp.linalg.norm(error.reshape(BATCH, -1), axis=-1) / size).mean()),
+        float((jnp.linalg.norm(error.reshape(batch, -1), axis=-1) / size).mean()),
     ]
     counts = [calls, np.asarray(theirs), np.array([SAMPLES])]
     return {
@@ -138,7 +173,7 @@ def hull(n: int, t: float, budget: float) -> dict[str, dict]:
             "error": one,
         }
         for name, count, one in zip(functions, counts, errors, strict=True)
-    }
+    } | {name: {"ms": 1e3 * seconds[name]} for name in units(x)}
 
 
 def plain_chain(scores):
@@ -168,8 +203,8 @@ def plain_alignment(scores):
     return lax.scan(row, start, scores)[0][-1]
 
 
-def dynamic_programs(quick: bool, budget: float) -> dict[str, dict[str, float]]:
-    t, k, n, batch = (20, 5, 20, 4) if quick else (100, 20, 100, BATCH)
+def dynamic_programs(sizes: str, budget: float) -> dict[str, dict[str, float]]:
+    batch, t, k, n = PROGRAMS[sizes]
     chain = normal((batch, t, k), 0), normal((batch, k, k), 1)
     table = normal((batch, n, n), 2)
     cases = {
@@ -191,12 +226,11 @@ def dynamic_programs(quick: bool, budget: float) -> dict[str, dict[str, float]]:
         ),
     }
     result = {}
-    for name, (given, functions) in cases.items():
-        compiled = {one: jax.jit(jax.vmap(jax.value_and_grad(f))) for one, f in functions.items()}
+    for name, (given, functions) in fewer(cases, sizes, next(iter(cases))).items():
+        functions = fewer(functions, sizes, "dynamic, entropic")
         calls = {
-            one: (lambda f=f, given=given: jax.block_until_ready(f(given)),)
-            for one, f in compiled.items()
-        }
+            one: (jax.jit(jax.vmap(jax.value_and_grad(f))), given) for one, f in functions.items()
+        } | units(given)
         if find_spec("torch_struct") and isinstance(given, tuple):
             calls["torch-struct"] = (torch_chain(*given),)
         result[name] = {one: batch / s for one, s in medians(calls, budget).items()}
@@ -226,10 +260,9 @@ def print_tables(result: dict) -> None:
         print(f"\n{case['n']}×{case['n']} grid paths, T = {case['temperature']:g}")
         print(f"{'':24}{'calls':>8}{'most':>7}{'ms':>9}{'error':>10}")
         for name, row in case["table"].items():
-            print(
-                f"{name:24}{row['calls']:8.0f}{row['most calls']:7}{row['ms']:9.1f}"
-                f"{row['error']:10.1e}"
-            )
+            counts = f"{row['calls']:8.0f}{row['most calls']:7}" if "calls" in row else 15 * " "
+            error = f"{row['error']:10.1e}" if "error" in row else ""
+            print(f"{name:24}{counts}{row['ms']:9.2f}{error}")
     for name, row in result["dynamic programs"].items():
         print(f"\n{name}, value and gradient, instances a second")
         for one, rate in row.items():
@@ -238,7 +271,7 @@ def print_tables(result: dict) -> None:
 
 def plot(result: dict, path: Path) -> None:
     """Calls of the oracle over T, and instances a second."""
-    plt.switch_backend("Agg")
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
     for n in sorted({case["n"] for case in result["hulls"]}):
         cases = [case for case in result["hulls"] if case["n"] == n]
@@ -252,6 +285,7 @@ def plot(result: dict, path: Path) -> None:
     left.set_ylim(top=3000)
     left.legend()
     names = list(dict.fromkeys(one for row in result["dynamic programs"].values() for one in row))
+    names = [name for name in names if name not in ("jax.nn.softmax", COPY.name)]
     for i, name in enumerate(names):
         rows = enumerate(result["dynamic programs"].values())
         shown = [(place + 0.2 * i, row[name]) for place, row in rows if name in row]
@@ -265,21 +299,21 @@ def plot(result: dict, path: Path) -> None:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(result["header"], fontsize=10, color="0.3")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 
 def main() -> None:
-    quick = options_of(__doc__, "small cases").parse_args().quick
+    sizes = options_of(__doc__, "small cases").parse_args().sizes
     print(header())
-    budget, cases = (0.1, [(5, 1.0)]) if quick else (1.0, None)
-    cases = cases or [(n, t) for n in SIZES for t in TEMPERATURES]
+    budget = 1.0 if sizes == "usual" else 0.1
     result: dict[str, Any] = {"header": header(), "hulls": []}
-    for n, t in tqdm(cases, unit="case"):
-        result["hulls"].append({"n": n, "temperature": t, "table": hull(n, t, budget)})
-    result["dynamic programs"] = dynamic_programs(quick, budget)
+    write_if_stopped("structures", result, sizes)
+    for n, t in tqdm(CASES[sizes], unit="case"):
+        table = hull(n, t, BATCH[sizes], budget)
+        result["hulls"].append({"n": n, "temperature": t, "table": table})
+    result["dynamic programs"] = dynamic_programs(sizes, budget)
     print_tables(result)
-    save("structures", result, plot, quick)
+    save("structures", result, plot, sizes)
 
 
 if __name__ == "__main__":
