@@ -36,7 +36,7 @@ import softmaxx as sx
 QUICK = "--quick" in sys.argv
 if QUICK:  # little training, in programs that are compiled fast and not to be fast
     jax.config.update("jax_disable_most_optimizations", True)
-SEEDS, EPOCHS = (1, 4) if QUICK else (3, 30)
+SEEDS, EPOCHS = (1, 3) if QUICK else (3, 30)
 BATCHES, BATCH, WIDTH, CHOICES, CATEGORIES = 37, 32, 128, 8, 10
 TEMPERATURES = (1.0, 4.0) if QUICK else (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 OPTIMIZER = optax.adam(3e-3)

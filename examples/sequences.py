@@ -168,7 +168,8 @@ def main():
     split = train_test_split(images / 16 - 0.3, labels, test_size=0.3, random_state=0)
     train_x, test_x, train_y, test_y = (jnp.asarray(np.asarray(one)) for one in split)
     train_x, test_x = train_x.astype(jnp.float32), test_x.astype(jnp.float32)
-    x, digits = counters(jax.random.key(9), 500, test_x, test_y)
+    draw = jax.jit(counters, static_argnums=1)
+    x, digits = draw(jax.random.key(9), 500, test_x, test_y)
     trained, rows = {}, []
     for name, loss in losses().items():
         begin = time.perf_counter()
