@@ -32,7 +32,7 @@ import softmaxx as sx
 QUICK = "--quick" in sys.argv
 if QUICK:  # little training, in programs that are compiled fast and not to be fast
     jax.config.update("jax_disable_most_optimizations", True)
-SEEDS, EPOCHS, LAYERS = (1, 4, 1) if QUICK else (5, 20, 2)
+SEEDS, EPOCHS, LAYERS = (1, 2, 1) if QUICK else (5, 20, 2)
 BATCHES, BATCH, HEADS, WIDTH = 37, 32, 4, 32
 # A step of Adam is about as long as its rate. The few numbers behind the α have further to go.
 SLOW, FAST = (
