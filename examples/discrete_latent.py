@@ -14,8 +14,10 @@ no code, than to the four.
 
     pip install -e ".[examples]"
     python examples/discrete_latent.py
+    python examples/discrete_latent.py --quick    # a first look in seconds, with fewer methods
 """
 
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -31,8 +33,12 @@ from tqdm import tqdm
 
 import softmaxx as sx
 
-SEEDS, EPOCHS, BATCHES, BATCH, WIDTH, CHOICES, CATEGORIES = 3, 30, 37, 32, 128, 8, 10
-TEMPERATURES = 0.5, 1.0, 2.0, 4.0, 8.0, 16.0
+QUICK = "--quick" in sys.argv
+if QUICK:  # little training, in programs that are compiled fast and not to be fast
+    jax.config.update("jax_disable_most_optimizations", True)
+SEEDS, EPOCHS = (1, 3) if QUICK else (3, 30)
+BATCHES, BATCH, WIDTH, CHOICES, CATEGORIES = 37, 32, 128, 8, 10
+TEMPERATURES = (1.0, 4.0) if QUICK else (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 OPTIMIZER = optax.adam(3e-3)
 PLOT = Path(__file__).parent / "output" / "discrete_latent.png"
 
@@ -72,6 +78,8 @@ error_of_sample = perturbed(
 METHODS = {
     name: (1.0,) if "perturbed" in name else TEMPERATURES for name in (*CODES, "perturbed error")
 }
+if QUICK:
+    METHODS = {name: METHODS[name] for name in ("straight-through", "ReinMax", "perturbed error")}
 
 
 def training_errors(name, parameters, images, key, temperature):
@@ -196,7 +204,7 @@ def main():
         ends = "".join(f"{e.mean():8.2f} ± {e.std():.2f}" for e in (hard[-1, best], trained[best]))
         print(f"{name:20}{cells:54}{METHODS[name][best]:11g}{ends}")
     plot(curves, sweeps, rows)
-    print(f"{PLOT}\n{time.perf_counter() - start:.0f} seconds")
+    print(f"plot: {PLOT}\ntime: {time.perf_counter() - start:.0f} seconds")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ divergence of the softmax from a Gaussian at the crossing says where the heatmap
 
     pip install -e ".[examples]"
     python examples/keypoints.py
+    python examples/keypoints.py --quick    # a first look in seconds, with fewer readouts
 """
 
+import sys
 import time
 from functools import partial
 from itertools import pairwise
@@ -32,7 +34,12 @@ from tqdm import tqdm
 
 import softmaxx as sx
 
+QUICK = "--quick" in sys.argv
+if QUICK:  # little training, in programs that are compiled fast and not to be fast
+    jax.config.update("jax_disable_most_optimizations", True)
 SIZE, TRAIN, TEST, BATCH, STEPS, CHANNELS = 32, 8192, 1024, 64, 500, 16
+if QUICK:
+    TRAIN, TEST, BATCH, STEPS, CHANNELS = 1024, 128, 16, 60, 8
 NOISES = [0.0, 0.02, 0.05, 0.1, 0.2]
 AXES = (-2, -1)
 PLOT = Path(__file__).parent / "output" / "keypoints.png"
@@ -45,6 +52,8 @@ READOUTS = {  # heatmaps [patches, rows, columns] -> coordinates [patches, 2]
     "local_argmax": partial(sx.local_argmax, axis=AXES, window=3),
     "sparse_argmax": partial(sx.sparse_argmax, axis=AXES),
 }
+if QUICK:
+    READOUTS = {name: READOUTS[name] for name in ("soft_argmax", "local_argmax")}
 
 
 def photographs():
@@ -150,6 +159,7 @@ def train(readout, images, crossings, progress):
 
 
 def main():
+    begin = time.perf_counter()
     learnt, others = photographs()
     images, crossings = map(jnp.asarray, patches(learnt, TRAIN, 0))
     unseen, targets = patches(others, TEST, 1)
@@ -173,6 +183,7 @@ def main():
         medians = "".join(f"{value:8.3f}" for value in np.median(error, 1))
         print(f"{name:16}{medians}{np.quantile(error[0], 0.9):10.3f}{seconds[name]:9.1f}")
     plot(unseen, targets, found, errors)
+    print(f"plot: {PLOT}\ntime: {time.perf_counter() - begin:.0f} seconds")
 
 
 def plot(unseen, targets, found, errors):
@@ -196,7 +207,6 @@ def plot(unseen, targets, found, errors):
     axes.legend()
     PLOT.parent.mkdir(exist_ok=True)
     figure.savefig(PLOT, dpi=120)
-    print(PLOT)
 
 
 if __name__ == "__main__":

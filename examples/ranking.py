@@ -17,8 +17,10 @@ two columns are the same.
 
     pip install -e ".[examples]"
     python examples/ranking.py
+    python examples/ranking.py --quick    # a first look in seconds, at one of the two scales
 """
 
+import sys
 import time
 from pathlib import Path
 
@@ -33,11 +35,15 @@ from tqdm import tqdm
 
 import softmaxx as sx
 
-SEEDS, STEPS, LISTS, LENGTH = 8, 100, 8, 24
+QUICK = "--quick" in sys.argv
+if QUICK:  # little training, in programs that are compiled fast and not to be fast
+    jax.config.update("jax_disable_most_optimizations", True)
+SEEDS, STEPS = (2, 30) if QUICK else (8, 100)
+LISTS, LENGTH = 8, 24
 OPTIMIZER = optax.adamw(3e-3, weight_decay=0.1)
 PLOT = Path(__file__).parent / "output" / "ranking.png"
 PERTURBED = sx.perturbed(sx.ranking, num_samples=16, sigma=0.3)
-SCALES = "as measured", "as costs"
+SCALES = ("as measured",) if QUICK else ("as measured", "as costs")
 
 
 def standardised(x):
@@ -126,14 +132,16 @@ def train(name, scale, patients, targets, test_patients):
 def plot(correlations):
     """The learning curves, a panel for each scale."""
     plt.switch_backend("Agg")
-    figure, panels = plt.subplots(1, 2, figsize=(12, 4.5), sharey=True, layout="constrained")
-    for panel, scale in zip(panels, SCALES, strict=True):
+    figure, panels = plt.subplots(
+        1, len(SCALES), figsize=(12, 4.5), sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel, scale in zip(panels[0], SCALES, strict=True):
         for name in LOSSES:
             mean = correlations[name, scale].mean(1)
             panel.plot(5 * np.arange(1, len(mean) + 1), mean, label=name)
         panel.set(title=f"{scale}, mean of {SEEDS} seeds".capitalize(), xlabel="step")
-    panels[0].set(ylabel="Spearman's correlation, test patients", ylim=(0.3, 0.75))
-    panels[0].legend(loc="lower right")
+    panels[0, 0].set(ylabel="Spearman's correlation, test patients", ylim=(0.3, 0.75))
+    panels[0, 0].legend(loc="lower right")
     PLOT.parent.mkdir(exist_ok=True)
     figure.savefig(PLOT, dpi=120)
 
@@ -159,7 +167,7 @@ def main():
         ends = [correlations[name, scale][-1] for scale in SCALES]
         print(f"{name:32}", *(f"{end.mean():14.3f} ± {end.std():.3f}" for end in ends))
     plot(correlations)
-    print(f"{PLOT}\n{time.perf_counter() - start:.0f} seconds")
+    print(f"plot: {PLOT}\ntime: {time.perf_counter() - start:.0f} seconds")
 
 
 if __name__ == "__main__":

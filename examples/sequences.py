@@ -15,8 +15,10 @@ trained on, and plots the marginals of one sequence.
 
     pip install -e ".[examples]"
     python examples/sequences.py
+    python examples/sequences.py --quick    # a first look in seconds, with fewer losses
 """
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -33,7 +35,11 @@ from tqdm import tqdm
 
 import softmaxx as sx
 
-SEEDS, STEPS, BATCH, LENGTH, NOISE, FOLLOWS = 3, 400, 16, 12, 0.7, 0.8
+QUICK = "--quick" in sys.argv
+if QUICK:  # little training, in programs that are compiled fast and not to be fast
+    jax.config.update("jax_disable_most_optimizations", True)
+SEEDS, STEPS = (1, 20) if QUICK else (3, 400)
+BATCH, LENGTH, NOISE, FOLLOWS = 16, 12, 0.7, 0.8
 OPTIMIZER = optax.adam(3e-3)
 PLOT = Path(__file__).parent / "output" / "sequences.png"
 CHAINS = {
@@ -41,6 +47,8 @@ CHAINS = {
     "chain, sparsemap": sx.sparsemap(sx.best_chain),
     "chain, perturbed": sx.perturbed(sx.best_chain, num_samples=4),
 }
+if QUICK:
+    del CHAINS["chain, sparsemap"], CHAINS["chain, perturbed"]
 
 
 def counters(key, count, images, labels):
@@ -134,7 +142,9 @@ def train(name, loss, images, labels):
 def plot(trained, x, digits):
     """The marginals of one sequence under each loss; circles are the digits."""
     plt.switch_backend("Agg")
-    figure, panels = plt.subplots(1, 4, figsize=(15, 4.4), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(
+        1, len(trained), figsize=(15, 4.4), sharey=True, layout="constrained"
+    )
     argmax: dict[str, Callable] = {
         name: partial(smooth.argmax, **settings(name, jax.random.key(0)))
         for name, smooth in CHAINS.items()
@@ -158,7 +168,8 @@ def main():
     split = train_test_split(images / 16 - 0.3, labels, test_size=0.3, random_state=0)
     train_x, test_x, train_y, test_y = (jnp.asarray(np.asarray(one)) for one in split)
     train_x, test_x = train_x.astype(jnp.float32), test_x.astype(jnp.float32)
-    x, digits = counters(jax.random.key(9), 500, test_x, test_y)
+    draw = jax.jit(counters, static_argnums=1)
+    x, digits = draw(jax.random.key(9), 500, test_x, test_y)
     trained, rows = {}, []
     for name, loss in losses().items():
         begin = time.perf_counter()
@@ -177,7 +188,7 @@ def main():
             f"{whole.mean():14.3f} ± {whole.std():.3f}{seconds:10.1f}"
         )
     plot(trained, x[0], digits[0])
-    print(f"{PLOT}\n{time.perf_counter() - start:.0f} seconds")
+    print(f"plot: {PLOT}\ntime: {time.perf_counter() - start:.0f} seconds")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ seed the mean α ends higher there than in the first layer.
 
     pip install -e ".[examples]"
     python examples/sparse_attention.py
+    python examples/sparse_attention.py --quick    # a first look in seconds, with one layer
 """
 
+import sys
 import time
 from pathlib import Path
 
@@ -27,7 +29,11 @@ from tqdm import tqdm
 
 import softmaxx as sx
 
-SEEDS, EPOCHS, BATCHES, BATCH, LAYERS, HEADS, WIDTH = 5, 20, 37, 32, 2, 4, 32
+QUICK = "--quick" in sys.argv
+if QUICK:  # little training, in programs that are compiled fast and not to be fast
+    jax.config.update("jax_disable_most_optimizations", True)
+SEEDS, EPOCHS, LAYERS = (1, 2, 1) if QUICK else (5, 20, 2)
+BATCHES, BATCH, HEADS, WIDTH = 37, 32, 4, 32
 # A step of Adam is about as long as its rate. The few numbers behind the α have further to go.
 SLOW, FAST = (
     optax.adam(optax.cosine_decay_schedule(rate, EPOCHS * BATCHES)) for rate in (3e-3, 3e-2)
@@ -43,6 +49,8 @@ ATTENTIONS = {
     "entmax, α = 1.5": lambda scores, alpha: sx.entmax(scores, alpha=1.5),
     LEARNED: lambda scores, alpha: sx.entmax(scores, alpha=alpha),
 }
+if QUICK:
+    del ATTENTIONS["entmax, α = 1.5"]
 
 
 def first_parameters():
@@ -197,7 +205,7 @@ def main():
             *(f" {heads.round(2)}, mean {heads.mean():.2f}" for heads in layers),
         )
     plot(results, test_images[0])
-    print(f"{PLOT}\n{time.perf_counter() - start:.0f} seconds")
+    print(f"plot: {PLOT}\ntime: {time.perf_counter() - start:.0f} seconds")
 
 
 if __name__ == "__main__":

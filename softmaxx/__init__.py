@@ -136,7 +136,7 @@ from softmaxx._src.noise.noises import (
 from softmaxx._src.noise.samplers import Sampler, antithetic, independent, latin_hypercube, sobol
 from softmaxx._src.noise.sum_of_gamma import sum_of_gamma
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     # choices: scores → weights

@@ -172,7 +172,7 @@ def test_the_signatures_are_those_of_the_contract():
 # The package as it is installed
 
 
-def test_the_wheel_holds_the_package_alone_and_imports(tmp_path):
+def test_the_wheel_holds_the_package_alone_and_runs_the_first_example_of_the_readme(tmp_path):
     wheel = [
         sys.executable,
         "-m",
@@ -190,19 +190,19 @@ def test_the_wheel_holds_the_package_alone_and_imports(tmp_path):
     assert "softmaxx/py.typed" in names
     assert all(name.startswith("softmaxx") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    code = (
-        "import softmaxx as sx, jax.numpy as jnp; "
-        "print(sx.__file__, sx.sparsemax(jnp.array([1.0, 0.0])))"
-    )
+    assert {"softmaxx/__main__.py", "softmaxx/_src/choices/engine.py"} < set(names)
+    example = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    said = re.findall(r"print\(.*\)  # (.*)", example)
+    assert len(said) >= 3
+    code = f"import sys; sys.path.insert(0, {str(built)!r})\n{example}\nprint(sx.__file__)"
     run = subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(built)!r}); {code}"],
+        [sys.executable, "-I", "-c", code],
         check=True,
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert str(built) in run.stdout
-    assert "[1. 0.]" in run.stdout
+    assert run.stdout.splitlines() == [*said, str(built / "softmaxx" / "__init__.py")]
 
 
 def test_import_costs_little_more_than_jax(tmp_path):
