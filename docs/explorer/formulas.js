@@ -42,8 +42,8 @@ const formulas = (() => {
    * Maximises ⟨scores, p⟩ + T·H_α(p) over 0 ≤ p ≤ 1, Σp = k: entmax for k = 1, soft_top_k for any k.
    *
    * p = φ((scores − cap)/T). The cap is the score from which on p = 1. Σp falls in it, so bisection
-   * finds it. Where many caps give the same p, this is the middle one. Also returned is the score up
-   * to which p = 0: −∞ for α = 1.
+   * finds it. Where many caps give the same p, this is the highest. Also returned is the score up to
+   * which p = 0: −∞ for α = 1.
    */
   function solve(scores, { alpha = 1.5, k = 1, temperature = 1 } = {}) {
     const n = scores.length;
@@ -55,10 +55,7 @@ const formulas = (() => {
     const total = (tau) => z.reduce((all, one) => all + power(one - tau, alpha), 0);
     const low = z.reduce((least, one) => Math.min(least, one), 0) - 1;
     const high = 1 - inverse(budget / n, alpha);
-    const slack = NEAR * budget;
-    const from = lastTrue((tau) => total(tau) > budget + slack, low, high);
-    const to = lastTrue((tau) => total(tau) >= budget - slack, low, high);
-    const tau = (from + to) / 2;
+    const tau = lastTrue((one) => total(one) >= budget - NEAR / 2, low, high);
     return {
       p: z.map((one) => power(one - tau, alpha)),
       cap: peak + temperature * tau,
@@ -208,7 +205,7 @@ const formulas = (() => {
   ];
 
   function inverseErf(x) {
-    const w = -Math.log1p(-x * x);
+    const w = -Math.log1p(-Math.fround(x * x));
     const [coefficients, u] = w < 5 ? [CENTRE, w - 2.5] : [TAIL, Math.sqrt(w) - 3];
     return x * coefficients.reduce((value, one) => value * u + one, 0);
   }

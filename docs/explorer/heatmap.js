@@ -244,6 +244,7 @@
   }
 
   function show() {
+    if (!handles.length) return; // the tab has not been opened yet
     const values = heatmap();
     const { temperature } = state;
     const found = formulas.readouts(values, N, { temperature, background: told(), window: WINDOW });
@@ -261,7 +262,7 @@
   for (const button of document.querySelectorAll("[data-map]"))
     button.addEventListener("click", () => choose({ ...START, ...PRESETS[button.dataset.map], seed: state.seed }));
   byId("new-noise").addEventListener("click", () => choose({ seed: state.seed + 1, noise: state.noise || 0.08 }));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => handles.length && update());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
   putControls();
   page.onWidth(mapSvg, () => {
     makeMap();

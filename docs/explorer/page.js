@@ -26,8 +26,9 @@ const page = (() => {
   const rounded = (x, digits) => Number(x.toFixed(digits));
 
   // Temperatures: 0, then 0.01 to 10, twenty to a decade, with two digits.
+  const STEPS = 61;
   const temperatureAt = (step) => (step === 0 ? 0 : Number((10 ** ((step - 1) / 20 - 2)).toPrecision(2)));
-  const stepOf = (temperature) => (temperature > 0 ? Math.max(1, Math.round(20 * (Math.log10(temperature) + 2)) + 1) : 0);
+  const placeOf = (temperature) => (temperature > 0 ? Math.max(1, 20 * (Math.log10(temperature) + 2) + 1) : 0);
 
   /** A range input that shows its value and calls back; `put` sets it without a call. */
   function slider(id, change, { digits = 2, read = (x) => x, write = (x) => x } = {}) {
@@ -35,8 +36,8 @@ const page = (() => {
     const output = byId(`${id}-value`);
     const tell = () => {
       const value = read(Number(input.value));
-      output.value = digits === null ? String(value) : shown(value, digits);
-      input.setAttribute("aria-valuetext", output.value);
+      output.textContent = digits === null ? String(value) : shown(value, digits);
+      input.setAttribute("aria-valuetext", output.textContent);
       return value;
     };
     input.addEventListener("input", () => change(tell()));
@@ -48,10 +49,12 @@ const page = (() => {
     };
   }
   const temperatureSlider = (id, change) =>
-    slider(id, change, { digits: null, read: temperatureAt, write: stepOf });
+    slider(id, change, { digits: null, read: temperatureAt, write: (one) => Math.round(placeOf(one)) });
 
   /** Follows a pointer from the time it is pressed on the node; a finger only on `grip`. */
   function drag(node, grip, move) {
+    // Without this the page scrolls and takes the finger away: `touch-action` is not enough in SVG.
+    grip.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
     node.addEventListener("pointerdown", (event) => {
       if (event.button !== 0 || (event.pointerType === "touch" && event.target !== grip)) return;
       event.preventDefault();
@@ -173,7 +176,7 @@ const page = (() => {
   });
 
   return {
-    address, byId, drag, draw, onWidth, python, recalled, remember, rounded, set, showCode, shown, slider,
-    soon, temperatureSlider,
+    STEPS, address, byId, drag, draw, onWidth, placeOf, python, recalled, remember, rounded, set, showCode,
+    shown, slider, soon, temperatureAt, temperatureSlider,
   };
 })();

@@ -15,8 +15,8 @@
   const state = { alpha: 1.5, k: 2, ...PRESETS.start };
 
   /** What is computed for the state; `alpha` and `k` are those of the choice. */
-  function solved() {
-    const { scores, choice, temperature } = state;
+  function solved(temperature = state.temperature) {
+    const { scores, choice } = state;
     const k = choice === "soft_top_k" ? Math.min(state.k, scores.length) : 1;
     const alpha = { softmax: 1, sparsemax: 2 }[choice] ?? state.alpha;
     const found = formulas.solve(scores, { alpha, k, temperature });
@@ -170,6 +170,27 @@
     });
   }
 
+  /** The weights over the temperature, above its slider and on the same scale. */
+  function drawPath() {
+    const svg = byId("plot-path");
+    const [width, height] = [svg.clientWidth, svg.clientHeight];
+    const [thumb, top] = [9, 8];
+    const y = (p) => rounded(height - 2 - p * (height - 2 - top), 2);
+    const x = (temperature) => rounded(thumb + (page.placeOf(temperature) / page.STEPS) * (width - 2 * thumb), 2);
+    svg.replaceChildren();
+    set(svg, { viewBox: `0 0 ${width} ${height}` });
+    for (const tick of [0, 1]) draw(svg, "line", { class: tick ? "grid" : "zero", x1: 0, x2: width, y1: y(tick), y2: y(tick) });
+    const at = x(state.temperature);
+    draw(svg, "line", { class: "now", x1: at, x2: at, y1: top, y2: height });
+    const temperatures = Array.from({ length: page.STEPS + 1 }, (_, step) => page.temperatureAt(step));
+    const paths = temperatures.map((one) => solved(one).p);
+    state.scores.forEach((_, i) => {
+      const points = temperatures.map((one, step) => `${x(one)} ${y(paths[step][i])}`);
+      draw(svg, "polyline", { class: state.of === i ? "line chosen" : "line", points: points.join(" ") });
+    });
+    draw(svg, "text", { class: "path-name", x: width, y: top + 14 }, "weights over T, from 0 to 1");
+  }
+
   // Words and numbers
 
   function settings() {
@@ -237,7 +258,7 @@
     const cut = alpha > 1 && Number.isFinite(zero) && k < p.length;
     byId("fact-threshold").textContent = cut ? shown(zero, 3) : "none";
     byId("weights-sum").textContent = shown(k, Number.isInteger(k) ? 0 : 1);
-    byId("of-unit").textContent = `${state.of === "index" ? "entries" : "weight"} per score unit`;
+    byId("of-unit").textContent = `${state.of === "index" ? "entries" : "weight"} per unit of score`;
     const words = note(result);
     if (byId("scores-note").textContent !== words) byId("scores-note").textContent = words;
     byId("scores-table").tBodies[0].replaceChildren(
@@ -288,7 +309,7 @@
     byId("alpha-row").hidden = state.choice === "softmax" || state.choice === "sparsemax";
     byId("k-row").hidden = state.choice !== "soft_top_k";
     const options = ["index", ...state.scores.keys()].map((of) => {
-      const text = of !== "index" ? `weight ${of}` : state.choice === "soft_top_k" ? "mean index" : "expected index";
+      const text = of !== "index" ? `of weight ${of}` : state.choice === "soft_top_k" ? "of the mean index" : "of the index";
       return new Option(text, of, false, of === state.of);
     });
     byId("of").replaceChildren(...options);
@@ -299,6 +320,7 @@
     drawScores(result);
     drawWeights(result);
     drawGradient(result);
+    drawPath();
     tell(result);
     const { scores, choice, temperature, alpha, k, of } = state;
     remember("scores", { scores: scores.join(","), choice, temperature, alpha, k, of });
