@@ -28,11 +28,11 @@ const formulas = (() => {
     return epsilon < 1e-9 ? Math.log(p) : Math.expm1(epsilon * Math.log(p)) / epsilon;
   }
 
-  /** Where a falling function turns from true to false, by bisection. */
+  /** The last number at which something holds that holds at `low` and not at `high`; by bisection. */
   function lastTrue(holds, low, high) {
     for (;;) {
       const middle = low + (high - low) / 2;
-      if (middle <= low || middle >= high) return middle;
+      if (middle <= low || middle >= high) return low;
       if (holds(middle)) low = middle;
       else high = middle;
     }

@@ -120,15 +120,18 @@
       text.textContent = shown(score, 2);
       set(node, { "aria-valuenow": score, "aria-valuetext": shown(score, 2), class: p[i] > 0 ? "handle" : "handle out" });
     });
+    const values = { cap, zero };
+    const apart = Math.max(0, 13 - Math.abs(y(zero) - y(cap))) / 2; // two values close to each other
     for (const { name, line, text } of limits) {
-      const value = name === "cap" ? cap : zero;
+      const value = values[name];
       const wanted = state.temperature > 0 && (name === "cap" ? state.choice === "soft_top_k" : alpha > 1);
       const visible = wanted && Math.abs(value) <= LIMIT && k < state.scores.length;
       for (const node of [line, text]) set(node, { visibility: visible ? "visible" : "hidden" });
       byId(`key-${name}`).hidden = !visible;
       if (!visible) continue;
       set(line, { y1: y(value), y2: y(value) });
-      set(text, { y: y(value) + 4 });
+      const both = state.choice === "soft_top_k" && alpha > 1;
+      set(text, { y: y(value) + 4 + (both ? apart : 0) * (name === "cap" ? -1 : 1) });
       text.textContent = shown(value, 2);
       for (const tick of ticks) if (Math.abs(y(value) + 4 - tick.getAttribute("y")) < 12) set(tick, { visibility: "hidden" });
     }
@@ -174,7 +177,7 @@
   function drawPath() {
     const svg = byId("plot-path");
     const [width, height] = [svg.clientWidth, svg.clientHeight];
-    const [thumb, top] = [9, 8];
+    const [thumb, top] = [9, 20];
     const y = (p) => rounded(height - 2 - p * (height - 2 - top), 2);
     const x = (temperature) => rounded(thumb + (page.placeOf(temperature) / page.STEPS) * (width - 2 * thumb), 2);
     svg.replaceChildren();
@@ -188,7 +191,7 @@
       const points = temperatures.map((one, step) => `${x(one)} ${y(paths[step][i])}`);
       draw(svg, "polyline", { class: state.of === i ? "line chosen" : "line", points: points.join(" ") });
     });
-    draw(svg, "text", { class: "path-name", x: width, y: top + 14 }, "weights over T, from 0 to 1");
+    draw(svg, "text", { class: "path-name", x: 0, y: 12 }, "weights over T, from 0 to 1");
   }
 
   // Words and numbers
@@ -238,7 +241,7 @@
     }
     if (choice === "soft_top_k" && k >= n) return "The budget is as large as the number of entries: each has weight 1.";
     if (slopes.every((one) => one === 0) && p.every((one) => one === 0 || one === 1))
-      return "Every entry is at 0 or at 1, so the gradient is 0. Raise T, or take k between whole numbers.";
+      return `Every entry is at 0 or at 1, so the gradient is 0. Raise T${choice === "soft_top_k" ? ", or take k between whole numbers" : ""}.`;
     if (alpha === 1 && choice !== "soft_top_k")
       return "Every entry has a weight and a gradient, however low its score is. Many low entries pull the index to the middle.";
     const out = p.filter((one) => one === 0).length;

@@ -141,6 +141,12 @@ def test_choices_gradients_and_thresholds_are_those_of_the_library(compute):
         ("softmax", [1, 1, 1, 1], 0, [0.25, 0.25, 0.25, 0.25]),
         ("softTopK", [3, 1, 0.5, -2], {"k": 2}, [1, 0.75, 0.25, 0]),
         ("softTopK", [1, 2, 2, 0], {"k": 1.5, "temperature": 0}, [0, 0.75, 0.75, 0]),
+        (
+            "softTopK",
+            [1.9, 0.4, 1.6, 1.1],
+            {"k": 3, "alpha": 1.5, "temperature": 0.1},
+            [1, 0, 1, 1],
+        ),
         ("softTopK", [1, 2, 2, 0], {"k": 0}, [0, 0, 0, 0]),
         ("softTopK", [1, 2, 2, 0], {"k": 9}, [1, 1, 1, 1]),
         ("expm1Softmax", [0.1, 0.2], {"background": 0.2}, [0, 0]),
@@ -150,7 +156,8 @@ def test_choices_gradients_and_thresholds_are_those_of_the_library(compute):
 def test_ties_temperature_0_and_boundaries(compute, name, scores, settings, expected):
     got = compute([[name, scores, settings]])[0]
     np.testing.assert_allclose(got, expected, atol=1e-12)
-    np.testing.assert_array_equal(np.array(got) == 0, np.array(expected) == 0)
+    for end in (0, 1):
+        np.testing.assert_array_equal(np.array(got) == end, np.array(expected) == end)
 
 
 @partial(jax.jit, static_argnames="window")
