@@ -37,25 +37,28 @@ READOUTS = ["argmax", "soft_argmax", "sparse_argmax", "local_argmax", "expm1_sof
 
 @pytest.fixture(scope="module")
 def compute(request):
-    """Calls functions of formulas.js: a list of [name, *arguments] → a list of results."""
+    """Calls one function of formulas.js for each list of arguments."""
+    code = "((name, rows) => rows.map((row) => formulas[name](...row)))"
     if not NODE:
         driver = request.getfixturevalue("browser")
         driver.get(PAGE)
-        call = "return arguments[0].map(([name, ...rest]) => formulas[name](...rest))"
-        return partial(driver.execute_script, call)
-    code = (
-        f"const formulas = require({json.dumps(str(FOLDER / 'formulas.js'))});"
-        "const calls = JSON.parse(require('fs').readFileSync(0));"
-        "console.log(JSON.stringify(calls.map(([name, ...rest]) => formulas[name](...rest))))"
+        return partial(driver.execute_script, f"return {code}(...arguments)")
+    path = json.dumps(str(FOLDER / "formulas.js"))
+    program = (
+        f"const formulas = require({path});"
+        "const given = JSON.parse(require('fs').readFileSync(0));"
+        f"console.log(JSON.stringify({code}(...given)))"
     )
 
-    def call(calls):
-        command = [NODE, "-e", code]
-        done = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True)
+    command = [NODE, "-e", program]
+
+    def in_node(name, rows):
+        given = json.dumps([name, list(rows)])
+        done = subprocess.run(command, input=given, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    return call
+    return in_node
 
 
 @jax.jit
@@ -73,16 +76,20 @@ def of_library(scores, alpha, k, temperature, cotangent):
 
 
 def problems(rows=300, n=7):
-    """Scores, α, k, T and cotangents: a third of each at a special value, and many ties."""
+    """Scores, α, k, T and cotangents. Many are at a special value, and a fifth have ties."""
     random = np.random.RandomState(0)
+
+    def mixed(special, others):
+        return np.where(random.rand(rows) < 0.4, random.choice(special, rows), others)
+
     scores = np.clip(1.5 * random.randn(rows, n), -3, 3)
-    alpha = np.where(random.rand(rows) < 0.4, random.choice([1, 1.5, 2, 3], rows), 1)
-    alpha = np.where(random.rand(rows) < 0.5, random.uniform(1, 3, rows), alpha)
-    k = np.where(random.rand(rows) < 0.5, random.randint(0, n + 1, rows), n * random.rand(rows))
-    temperature = np.where(random.rand(rows) < 0.1, 0, 10 ** random.uniform(-2, 1, rows))
     tied = np.flatnonzero(random.rand(rows) < 0.2)
     scores[tied, 1] = scores[tied, 4] = scores[tied].max(-1)
-    return scores, alpha.astype(float), k.astype(float), temperature, random.randn(rows, n)
+    alpha = mixed([1, 1 + 1e-6, 1.5, 2, 3], random.uniform(1, 3, rows))
+    k = mixed(np.arange(n + 1.0), n * random.rand(rows))
+    temperature = mixed([0, 0.01, 1], 10 ** random.uniform(-2, 1, rows))
+    k = np.where(temperature == 0, np.round(2 * k) / 2, k)  # at T = 0 a small rest of k is lost
+    return scores, alpha, k, temperature, random.randn(rows, n)
 
 
 def test_choices_gradients_and_thresholds_are_those_of_the_library(compute):
@@ -91,23 +98,11 @@ def test_choices_gradients_and_thresholds_are_those_of_the_library(compute):
         {"alpha": a, "k": b, "temperature": t}
         for a, b, t in zip(alpha, k, temperature, strict=True)
     ]
-    rows = list(zip(scores.tolist(), settings, strict=True))
-    p, top, tau, soft = (
-        np.array(compute([[name, *row] for row in rows]))
-        for name in ["entmax", "softTopK", "threshold", "solve"]
-    )
+    given = list(zip(scores.tolist(), settings, strict=True))
+    p, top, tau = (np.array(compute(name, given)) for name in ["entmax", "softTopK", "threshold"])
     slopes = [
-        np.array(
-            compute(
-                [
-                    ["gradient", one, c, s]
-                    for one, c, s in zip(
-                        weights.tolist(), cotangent.tolist(), settings, strict=True
-                    )
-                ]
-            )
-        )
-        for weights in (p, top)
+        np.array(compute("gradient", zip(x.tolist(), cotangent.tolist(), settings, strict=True)))
+        for x in (p, top)
     ]
     expected = of_library(scores, alpha, k, temperature, cotangent)
     # Where every entry is at 0 or at its cap, rounding decides whether the library's ties are.
@@ -124,12 +119,13 @@ def test_choices_gradients_and_thresholds_are_those_of_the_library(compute):
         np.testing.assert_allclose(got[rows], np.asarray(right)[rows], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal((p > 0).sum(-1), (np.asarray(expected[0]) > 0).sum(-1))
     # The lines of the plot: weight 0 at `zero` and below, weight 1 at `cap` and above.
-    for x, row, T, line in zip(scores, top, temperature, soft, strict=True):
-        if T > 0 and 0 < row.sum() < 7:
-            zero, cap = (np.inf if line[one] is None else line[one] for one in ("zero", "cap"))
-            zero = -np.inf if line["zero"] is None else zero
-            assert ((row > 0) == (x > zero + 1e-9))[abs(x - zero) > 1e-9].all()
-            assert ((row == 1) == (x > cap))[abs(x - cap) > 1e-9].all()
+    inside = (temperature > 0) & (k > 0) & (k < 7)
+    assert inside.sum() > 150
+    lines = compute("solve", given)
+    zero = np.array([-np.inf if one["zero"] is None else one["zero"] for one in lines])[:, None]
+    cap = np.array([np.inf if one["cap"] is None else one["cap"] for one in lines])[:, None]
+    for side, line in [((top > 0) == (scores > zero), zero), ((top == 1) == (scores > cap), cap)]:
+        assert (side | (abs(scores - line) < 1e-9))[inside].all()
 
 
 @pytest.mark.parametrize(
@@ -154,7 +150,7 @@ def test_choices_gradients_and_thresholds_are_those_of_the_library(compute):
     ],
 )
 def test_ties_temperature_0_and_boundaries(compute, name, scores, settings, expected):
-    got = compute([[name, scores, settings]])[0]
+    got = compute(name, [[scores, settings]])[0]
     np.testing.assert_allclose(got, expected, atol=1e-12)
     for end in (0, 1):
         np.testing.assert_array_equal(np.array(got) == end, np.array(expected) == end)
@@ -183,28 +179,22 @@ def test_readouts_of_heatmaps_are_those_of_the_library(compute):
     random, count = np.random.RandomState(1), 40
     centres = random.rand(count, 2) * [19, 23]
     sigmas = random.uniform(1, 4, count)
-    peaks = np.array(
-        compute(
-            [
-                ["gaussian", centre, [20, 24], sigma]
-                for centre, sigma in zip(centres.tolist(), sigmas, strict=True)
-            ]
-        )
-    )
+    peaks = [[c, [20, 24], sigma] for c, sigma in zip(centres.tolist(), sigmas, strict=True)]
+    peaks = np.array(compute("gaussian", peaks))
     expected = sx.gaussian_heatmap(centres, shape=(20, 24), sigma=sigmas[:, None])
     np.testing.assert_allclose(peaks.reshape(-1, 20, 24), expected, atol=1e-9)
     level, noise = random.rand(count) / 2, random.choice([0, 0.02, 0.3], count)
     heatmaps = peaks + level[:, None] + noise[:, None] * random.randn(*peaks.shape)
     temperature = np.where(np.arange(count) < 4, 0, 10 ** random.uniform(-2, 1, count))
     background = level + 3 * noise
-    got = compute(
-        [
-            ["readouts", heatmap, 24, {"temperature": t, "background": b, "window": 3}]
-            for heatmap, t, b in zip(heatmaps.tolist(), temperature, background, strict=True)
-        ]
-    )
+    settings = [
+        {"temperature": t, "background": b, "window": 3}
+        for t, b in zip(temperature, background, strict=True)
+    ]
+    given = zip(heatmaps.tolist(), [24] * count, settings, strict=True)
+    got = compute("readouts", given)
     places = places_of_library(heatmaps.reshape(-1, 20, 24), temperature, background, window=3)
-    assert list(got[0]) == READOUTS
+    assert set(got[0]) == set(READOUTS)
     for name in READOUTS:
         found = [one[name]["place"] for one in got]
         np.testing.assert_allclose(found, places[name], rtol=1e-5, atol=1e-5)
@@ -213,7 +203,7 @@ def test_readouts_of_heatmaps_are_those_of_the_library(compute):
 def test_noise_is_that_of_jax_so_that_the_code_gives_the_numbers_of_the_page(compute):
     for seed in [0, 1, 123456]:
         expected = jax.random.normal(jax.random.key(seed), (4096,), jnp.float32)
-        got = compute([["normal", seed, 4096]])[0]
+        got = compute("normal", [[seed, 4096]])[0]
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
