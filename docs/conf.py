@@ -25,7 +25,8 @@ extensions = [
 ]
 exclude_patterns = ["_ext", "_static", "explorer", "gallery/*.py"]
 nitpicky = True
-nitpick_ignore_regex = [("py:exc", ".*"), ("py:class", ".*")]  # exceptions of Python, types in words
+# Exceptions are those of Python, and types are described in words.
+nitpick_ignore_regex = [("py:exc", ".*"), ("py:class", ".*")]
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_inline", "deflist"]
 myst_heading_anchors = 4

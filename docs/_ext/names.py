@@ -13,7 +13,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 import softmaxx
 
 CODE = re.compile(r"`([^`]+)`")
-CALL = re.compile(r"sx\.(\w+)")
+CALL = re.compile(r"\bsx\.(\w+)")
 MARKUP = re.compile(r"([*|\\]|(?<=\w)_(?!\w))")
 
 
@@ -47,13 +47,13 @@ def docstring(app, what, name, obj, options, lines):
 
 
 class Links(SphinxPostTransform):
-    """Literals that begin with `sx.name` become links."""
+    """Literals that contain `sx.name` become links to the first such name."""
 
     default_priority = 5  # before references are resolved
 
     def run(self):
         for literal in list(self.document.findall(nodes.literal)):
-            found = CALL.match(literal.astext())
+            found = CALL.search(literal.astext())
             inside = isinstance(literal.parent, nodes.reference | addnodes.pending_xref)
             if not found or found[1] not in softmaxx.__all__ or inside:
                 continue

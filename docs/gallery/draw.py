@@ -1,8 +1,7 @@
 """Draws the figures of the site from the scripts beside this one, each on light and on dark.
 
-    pip install -e '.[docs]'
-    python docs/gallery/draw.py             # all of them
-    python docs/gallery/draw.py ranks       # one
+`pip install -e '.[docs]' && python docs/gallery/draw.py` draws all, `python docs/gallery/draw.py
+ranks` one.
 """
 
 import runpy
@@ -12,8 +11,8 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-from cycler import cycler  # noqa: E402
-from matplotlib import pyplot as plt  # noqa: E402
+from cycler import cycler
+from matplotlib import pyplot as plt
 
 HERE = Path(__file__).parent
 SCRIPTS = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "draw")

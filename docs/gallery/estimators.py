@@ -32,10 +32,11 @@ figure, ax = plt.subplots(figsize=(6.5, 3.6))
 for i, (name, estimator) in enumerate(estimators.items()):
     temperatures = jnp.array([0.5, 1.0, 2.0])
 
-    def slope(key, t, estimator=estimator):
-        return jax.grad(lambda x: loss(estimator(x, key=key, temperature=t)))(scores)
+    def loss_of_sample(x, key, t, estimator=estimator):
+        return loss(estimator(x, key=key, temperature=t))
 
-    slopes = jax.jit(jax.vmap(jax.vmap(slope, (0, None)), (None, 0)))(keys, temperatures)
+    slope = jax.vmap(jax.vmap(jax.grad(loss_of_sample), (None, 0, None)), (None, None, 0))
+    slopes = jax.jit(slope)(scores, keys, temperatures)
     bias = jnp.linalg.norm(slopes.mean(1) - exact, axis=-1)
     deviation = jnp.sqrt(slopes.var(1).sum(-1))
     ax.plot(bias, deviation, marker="o", color=f"C{i}", label=name)

@@ -1,4 +1,4 @@
-"""Where each readout lands on a heatmap with noise: the background pulls a softmax to the middle."""
+"""Where each readout lands on a heatmap: the background pulls a softmax to the middle."""
 
 import jax
 import jax.numpy as jnp

@@ -10,7 +10,8 @@ margin = jnp.linspace(-3, 4, 200)
 scores = jnp.stack([margin, jnp.zeros(200), jnp.full(200, -1.0)], axis=-1)
 labels = jnp.zeros(200, int)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9))
-for alpha, name in [(1.0, "α = 1: cross-entropy"), (1.5, "α = 1.5"), (2.0, "α = 2: sparsemax loss")]:
+names = {1.0: "α = 1: cross-entropy", 1.5: "α = 1.5", 2.0: "α = 2: sparsemax loss"}
+for alpha, name in names.items():
 
     def loss(scores, alpha=alpha):
         return sx.entmax_loss(scores, labels, alpha=alpha)

@@ -1,7 +1,6 @@
 """Paths through a grid: the best one, and three ways to smooth it. T and σ grow downwards."""
 
 import jax
-import jax.numpy as jnp
 from matplotlib import pyplot as plt
 
 import softmaxx as sx

@@ -1,4 +1,4 @@
-"""How many of n normal scores have weight: few, and the number hardly grows with n."""
+"""How many of n normal scores have weight, over n and over the temperature."""
 
 import jax
 import jax.numpy as jnp
