@@ -28,7 +28,7 @@ nitpicky = True
 # Exceptions are those of Python, and types are described in words.
 nitpick_ignore_regex = [("py:exc", ".*"), ("py:class", ".*")]
 
-myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_inline", "deflist"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_block"]
 myst_heading_anchors = 4
 suppress_warnings = ["misc.highlighting_failure"]
 
@@ -38,7 +38,8 @@ autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-napoleon_custom_sections = [("Limits", "Limits"), ("Reference", "Reference")]
+napoleon_attr_annotations = False
+napoleon_custom_sections = ["Limits", "Errors", "Reference"]
 add_module_names = False
 python_display_short_literal_types = True
 

@@ -202,6 +202,8 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path):
         assert not [tag for tag in loads if re.search(r'(src|href)="(https?:)?//', tag)], page.name
     index = (tmp_path / "index.html").read_text()
     assert "<math" in (tmp_path / "idea.html").read_text()
+    for file in (ROOT / "docs").glob("explorer/*"):
+        assert (tmp_path / "explorer" / file.name).read_bytes() == file.read_bytes()
     assert 'href="api/readouts.html#softmaxx.local_argmax"' in index
 
 
