@@ -34,7 +34,7 @@ def docstring(app, what, name, obj, options, lines):
     """Before napoleon reads the sections. Code of an example, also continued, stays as it is."""
     joined = "\n".join(lines)
     # Errors that are a sentence, without the name of one, are no field list.
-    joined = re.sub(r"^Raises:\n(?=\s+(?!\w+Error\b))", "Errors:\n", joined, flags=re.MULTILINE)
+    joined = re.sub(r"^Raises:\n(?= +(?! )(?!\w+Error\b))", "Errors:\n", joined, flags=re.MULTILINE)
     # Code that is broken over two lines is put on one.
     joined = CODE.sub(lambda found: re.sub(r"\s*\n\s*", " ", found[0]), joined)
     example, result = False, []
