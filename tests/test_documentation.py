@@ -156,6 +156,7 @@ def test_internal_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"\{download\}`[^`]*<([^>]+)>`", text)
     links += re.findall(r"^`{3}\{(?:image|literalinclude|include)\} (\S+)$", text, re.MULTILINE)
     links += [f"{link}.md" for link in re.findall(r"^:link: (\S+)$", text, re.MULTILINE)]
+    links += re.findall(r"(?:src|srcset)=\"(docs/[^\"]+)\"", text)
     for listed in re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL):
         links += [f"{entry}.md" for entry in re.findall(r"^[a-z]\S+$", listed, re.MULTILINE)]
     for link in links:

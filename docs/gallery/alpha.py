@@ -11,7 +11,7 @@ weights = sx.entmax(jnp.broadcast_to(scores, (150, 5)), alpha=alphas)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9))
 left.plot(alphas, weights)
 left.set(xlabel="α", ylabel="weight", title="weights")
-left.legend([f"score {x:.1f}" for x in scores], fontsize=8)
+left.legend([f"score {x:.1f}" for x in scores], fontsize="small")
 right.step(alphas[:, 0], sx.support_size(weights), where="post")
 right.set(xlabel="α", ylabel="entries above 0", title="support", yticks=range(1, 6))
 for x in (1, 2):

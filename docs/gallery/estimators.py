@@ -41,6 +41,8 @@ for i, (name, estimator) in enumerate(estimators.items()):
     deviation = jnp.sqrt(slopes.var(1).sum(-1))
     ax.plot(bias, deviation, marker="o", color=f"C{i}", label=name)
     for x, y, t in zip(bias, deviation, temperatures, strict=True):
-        ax.annotate(f"T = {t:g}", (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+        ax.annotate(
+            f"T = {t:g}", (x, y), textcoords="offset points", xytext=(5, 4), fontsize="x-small"
+        )
 ax.set(xlabel="bias of the gradient", ylabel="standard deviation", yscale="log")
-ax.legend(fontsize=8)
+ax.legend(fontsize="small")

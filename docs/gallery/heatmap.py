@@ -24,4 +24,4 @@ for ax, noise in zip(axes, (0.0, 0.05, 0.2), strict=True):
     for i, (name, (row, column)) in enumerate(found.items()):
         ax.plot(column, row, "ox+*"[i], color=f"C{(4, 1, 2, 3)[i]}", markersize=8, label=name)
     ax.set(title=f"noise {noise:g}", xticks=[], yticks=[])
-axes[0].legend(fontsize=7, loc="lower left", labelcolor="C5")
+axes[0].legend(fontsize="x-small", loc="lower left", labelcolor="C5")

@@ -31,4 +31,4 @@ ax.plot(*noisy.T, color="C1", marker=".", label="sx.perturbed, σ from 0.02 to 1
 ax.plot(*oracle(scores), "s", color="C4", markersize=9, fillstyle="none", label="the hard answer")
 ax.axis("equal")
 ax.axis("off")
-ax.legend(fontsize=8, loc="lower center", ncols=2, bbox_to_anchor=(0.5, -0.16))
+ax.legend(fontsize="small", loc="lower center", ncols=2, bbox_to_anchor=(0.5, -0.16))

@@ -20,5 +20,5 @@ for alpha, name in names.items():
     slopes = jax.grad(lambda x, loss=loss: loss(x).sum())(scores)
     right.plot(margin, slopes[:, 0])
 left.set(xlabel="score of the label less that of the next class", title="loss")
-left.legend(fontsize=8)
+left.legend(fontsize="small")
 right.set(xlabel="score of the label less that of the next class", title="its slope")

@@ -17,5 +17,5 @@ for name in ("normal", "gumbel", "logistic", "laplace", "exponential"):
     left.plot(quantiles, density, label=f"sx.{name}")
     right.plot(lead, noise.difference(lead))
 left.set(xlim=(-4, 5), xlabel="z", title="density")
-left.legend(fontsize=8)
+left.legend(fontsize="small")
 right.set(xlabel="lead of the first score, σ = 1", title="how often it wins")

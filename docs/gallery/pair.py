@@ -17,5 +17,5 @@ for alpha in (1.0, 1.5, 2.0, 4.0):
     right.plot(lead, jax.vmap(jax.grad(weight))(lead))
 left.plot(lead, lead > 0, color="C5", linestyle=":", label="argmax")
 left.set(xlabel="lead of the first score", title="weight")
-left.legend(fontsize=8)
+left.legend(fontsize="small")
 right.set(xlabel="lead of the first score", title="its slope")

@@ -19,4 +19,4 @@ for row, size in zip(axes, (0.1, 0.4), strict=True):
     for ax, (name, path) in zip(row, panels.items(), strict=True):
         ax.imshow(path, vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[])
-        ax.set_title(name, fontsize=9)
+        ax.set_title(name, fontsize="medium")

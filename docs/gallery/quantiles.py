@@ -15,5 +15,5 @@ for temperature in (0.05, 0.2, 1.0):
     slope = jax.grad(lambda x, t=temperature: sx.soft_quantile(x, q=0.5, temperature=t))(scores)
     right.plot(scores, slope, marker="o", markersize=3, label=f"T = {temperature}")
 left.set(xlabel="q", ylabel="score", title="sx.soft_quantile")
-left.legend(fontsize=8)
+left.legend(fontsize="small")
 right.set(xlabel="score", title="gradient of the median")

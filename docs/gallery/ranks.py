@@ -20,5 +20,5 @@ for sigma in (0.1, 0.3, 1.0):
     right.plot(moving, sx.expected_ranking(rows, sigma=sigma)[:, 0], label=f"σ = {sigma:g}")
 left.set(title="sx.soft_ranking", ylabel="rank")
 right.set(title="sx.expected_ranking")
-left.legend(fontsize=8)
-right.legend(fontsize=8)
+left.legend(fontsize="small")
+right.legend(fontsize="small")

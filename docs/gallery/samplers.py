@@ -29,4 +29,4 @@ ax.set(
     xticklabels=counts,
 )
 ax.minorticks_off()
-ax.legend(fontsize=8)
+ax.legend(fontsize="small")

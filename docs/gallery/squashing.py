@@ -25,6 +25,6 @@ for name, phi in shapes.items():
     right.plot(scores, weights, marker="o", markersize=4)
 right.plot(scores, sx.soft_top_k(scores, k=4.0), marker="o", markersize=4, label="sx.soft_top_k")
 left.set(xlabel="t", title="φ(t)")
-left.legend(fontsize=8)
+left.legend(fontsize="small")
 right.set(xlabel="score", title="weights, total = 4, T = 0.3")
-right.legend(fontsize=8)
+right.legend(fontsize="small")

@@ -20,7 +20,9 @@ figure, axes = plt.subplots(2, 5, figsize=(9.5, 3.4), sharex=True)
 axes[0, 0].bar(place, scores, color="C5")
 axes[0, 0].set_title("the scores")
 axes[1, 0].axis("off")
-axes[1, 0].text(0, 0.3, "above: the answer\n\nbelow: the slope of\nits mean index", fontsize=9)
+axes[1, 0].text(
+    0, 0.3, "above: the answer\n\nbelow: the slope of\nits mean index", fontsize="medium"
+)
 for i, (name, answer) in enumerate(answers.items()):
     color, column = f"C{(4, 0, 2, 1)[i]}", axes[:, i + 1]
     column[0].bar(place, answer(scores), color=color)

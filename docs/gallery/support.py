@@ -21,5 +21,5 @@ for alpha in (1.25, 1.5, 2.0):
     weights = sx.entmax(rows, alpha=alpha, temperature=temperatures[None, :, None])
     right.plot(temperatures, sx.support_size(weights).mean(0))
 left.set(xscale="log", yscale="log", xlabel="n", ylabel="mean support", title="T = 1")
-left.legend(fontsize=8)
+left.legend(fontsize="small")
 right.set(xscale="log", yscale="log", xlabel="temperature", title="n = 256")

@@ -18,4 +18,4 @@ for ax, (name, choice) in zip(axes, choices.items(), strict=True):
     ax.plot(temperatures, choice(rows, temperature=temperatures))
     ax.set(title=name, xscale="log", xlabel="temperature")
 axes[0].set_ylabel("weight")
-axes[0].legend([f"score {x:.1f}" for x in scores], fontsize=8)
+axes[0].legend([f"score {x:.1f}" for x in scores], fontsize="small")
