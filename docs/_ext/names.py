@@ -72,7 +72,19 @@ class Links(SphinxPostTransform):
             link += literal
 
 
+class TrimmedCode(SphinxPostTransform):
+    """Excerpts of files end at their last line of code, not at the blank lines behind it."""
+
+    default_priority = 6
+
+    def run(self):
+        for block in list(self.document.findall(nodes.literal_block)):
+            block.rawsource = block.astext().rstrip()
+            block[:] = [nodes.Text(block.rawsource)]
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", docstring, priority=100)
     app.add_post_transform(Links)
+    app.add_post_transform(TrimmedCode)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
