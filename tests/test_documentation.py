@@ -72,6 +72,8 @@ def test_every_public_name_is_on_one_page_of_the_reference_and_mentioned_elsewhe
     others = "".join(text for page, text in PAGES.items() if not page.startswith("docs/api/"))
     entries = re.findall(r"(?:^\.\. auto\w+::|^```\{py:data\}) softmaxx\.(\w+)$", reference, re.M)
     assert sorted(entries) == sorted(sx.__all__)
+    listed = re.findall(r"`sx\.(\w+)`", PAGES["docs/api/index.md"].split("## All names")[1])
+    assert sorted(listed) == sorted(sx.__all__)
     for name in sx.__all__:
         assert re.search(rf"\bsx\.{name}\b", others), name
 
