@@ -153,3 +153,24 @@ def test_rows_are_found_and_the_page_says_where_they_have_no_counterpart():
     absent = [row.library for row in rows() if row.here.startswith("not here")]
     assert set(absent) == set(libraries[1:])
     assert len({row.theirs for row in rows()}) == len(rows())
+
+
+def lines_without_a_counterpart_to_run() -> list[tuple[str, str]]:
+    """(code block of the section, line to write here) of the tables with the column "you wrote"."""
+    found = []
+    for section in PAGE.split("\n## ")[1:]:
+        if "| you wrote |" in section:
+            block = "".join(CODE.findall(section))
+            table = section.split("| you wrote |")[1].splitlines()[2:]
+            cells = [line.strip("|").split(" | ")[1] for line in table if line.startswith("|")]
+            found += [(block, cell.strip()) for cell in cells if "not here" not in cell]
+    return found
+
+
+def test_lines_beside_libraries_that_are_not_run_are_run_themselves():
+    lines = lines_without_a_counterpart_to_run()
+    assert len(lines) > 25
+    for block, cell in lines:
+        scope = {"jax": jax, "jnp": jnp, "sx": sx} | arrays()
+        exec(block, scope)
+        assert np.isfinite(eval(code_of(cell), scope)).all(), cell

@@ -1,9 +1,15 @@
-"""The docstrings and the README: what they have to say, and that their code runs."""
+"""Docstrings, README and the site: what they say, that code runs and links lead somewhere."""
 
+import ast
 import doctest
 import inspect
 import re
-from functools import lru_cache
+import runpy
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import jax
@@ -17,7 +23,12 @@ from sklearn.metrics import ndcg_score
 import softmaxx as sx
 
 pytestmark = pytest.mark.unoptimized
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+}
 FUNCTIONS = [name for name in sx.__all__ if inspect.isfunction(getattr(sx, name))]
 DOCUMENTED = [
     name for name in sx.__all__ if not isinstance(getattr(sx, name), sx.Noise | sx.Sampler)
@@ -45,49 +56,167 @@ def test_docstrings_say_shapes_limits_errors_and_a_source_and_their_example_runs
         assert runner.run(test).failed == 0
 
 
-def test_the_readme_mentions_every_name_and_begins_with_code():
-    for name in sx.__all__:
-        assert f"sx.{name}" in README, name
+def test_the_readme_is_short_begins_with_code_and_has_three_commands():
+    assert len(README.splitlines()) <= 180
     assert any("import softmaxx as sx" in line for line in README.splitlines()[:15])
-    assert "pip install -e '.[examples]' && python examples/digits.py" in README
-    assert "pip install -e '.[test]' && pytest" in README
+    for command in [
+        "pip install -e '.[examples]' && python examples/digits.py",
+        "pip install -e '.[test]' && pytest",
+        "pip install -e '.[docs]' && sphinx-build -W docs build/site",
+    ]:
+        assert f"\n{command}\n" in README
 
 
-@lru_cache
-def recipes() -> dict:
-    """What the code of the README computes, by name."""
-    scope = {}
-    with jax.enable_x64(False):
-        for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+def test_every_public_name_is_on_one_page_of_the_reference_and_mentioned_elsewhere():
+    reference = "".join(text for page, text in PAGES.items() if page.startswith("docs/api/"))
+    others = "".join(text for page, text in PAGES.items() if not page.startswith("docs/api/"))
+    entries = re.findall(r"(?:^\.\. auto\w+::|^```\{py:data\}) softmaxx\.(\w+)$", reference, re.M)
+    assert sorted(entries) == sorted(sx.__all__)
+    listed = re.findall(r"`sx\.(\w+)`", PAGES["docs/api/index.md"].split("## All names")[1])
+    assert sorted(listed) == sorted(sx.__all__)
+    for name in sx.__all__:
+        assert re.search(rf"\bsx\.{name}\b", others), name
+
+
+# The code of the pages
+
+PRINTED = {  # what the code of a page prints, without line breaks
+    "README.md": "[0. 0. 0. 0.] 1.45 [-0. -0.5 0.5 0. ]",
+    "docs/index.md": "0.5 samples",
+    "docs/conventions.md": "[[12. 40.] [12. 40.]] 0.167 [14.5 14.5]",
+    "docs/faq.md": "1 False 2 True [0. 0.5 0.5] [0. 1. 0.] [1. 1.]",
+    "docs/guides/attention.md": "(2, 1, 1) True",
+    "docs/guides/devices.md": "",
+    "docs/guides/experts.md": "2.0 2.96875 True all the same loss 0.077 right 0.91 ± 0.00 "
+    "top_k_mask loss 0.027 right 0.94 ± 0.00 soft_top_k loss 0.014 right 0.94 ± 0.01 "
+    "[10. 10. 10. 10. 10. 10.]",
+    "docs/guides/keypoints.md": "[31.35 31.41] [12.3 20.7] "
+    "[[12.3 20.7] [40.6 33.2] [ 0. 0. ]] [ True True False] 0.0123",
+    "docs/guides/latents.md": "[1. 1.] [1. 1.] [1. 1.]",
+    "docs/guides/ranking.md": "",
+    "docs/guides/sequences.md": "[0.2 0.6 0.2] [1. 0. 1. 0.] [0.68 0.29 0.6 0.29] "
+    "[1. 1. 1. 1. 0. 0.]",
+    "docs/guides/solvers.md": "True [[1. 0.] [0. 1.]] [[1. 0.3] [0.7 1. ]]",
+    "docs/guides/vocabularies.md": "",
+}
+
+
+@cache
+def run(page: str) -> tuple[dict, str]:
+    """What the code of a page computes, by name, and what it prints. All pages may be run alone."""
+    scope, printed = {}, StringIO()
+    with (
+        jax.enable_x64(False),
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+        redirect_stdout(printed),
+    ):
+        for block in re.findall(r"^```python\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE):
             exec(block, scope)
-    return scope
+    return scope, " ".join(printed.getvalue().split())
 
 
-def test_the_readme_code_runs_and_prints_what_it_says(capsys):
-    scope = recipes()
-    printed = " ".join(capsys.readouterr().out.split())
-    assert printed.startswith("[0. 0. 0. 0.] 1.45")
-    assert "[[12. 40.] [12. 40.]]" in printed
-    assert "[14.5 14.5]" in printed
-    assert "[[1. 0.3] [0.7 1. ]] [0.2 0.6 0.2] [1. 0. 1. 0.] [0.68 0.29 0.6 0.29]" in printed
-    assert (
-        "[31.35 31.41] [12.3 20.7] "
-        "[[12.3 20.7] [40.6 33.2] [ 0. 0. ]] [ True True False]" in printed
-    )
-    assert printed.endswith("0.0123")
-    assert np.isfinite(scope["steps"]).all()
-    np.testing.assert_allclose(scope["expected_length"], 3, rtol=1e-6)
-    np.testing.assert_allclose(scope["depth"], 120 / 7.4, rtol=1e-3)
-    np.testing.assert_allclose(
-        scope["slope"], scope["best"] - scope["paths"].argmax(-scope["costs"], key=scope["key"])
-    )
-    np.testing.assert_allclose(scope["means"].sum(), 10, rtol=1e-6)
-    np.testing.assert_allclose(scope["metres"], [[12 * 2 / 47, 40 / 63]] * 2, rtol=1e-6)
-    assert np.isfinite(scope["alpha_slope"]).all()
+def test_pages_with_code_are_listed():
+    elsewhere = {"docs/coming_from.md", "CONTRIBUTING.md"}  # its own test; a sketch
+    with_code = {page for page, text in PAGES.items() if "\n```python\n" in text}
+    assert with_code - elsewhere == set(PRINTED)
+
+
+@pytest.mark.parametrize("page", PRINTED)
+def test_the_code_of_a_page_runs_and_prints_what_it_says(page):
+    assert run(page)[1] == PRINTED[page]
+
+
+def test_what_the_code_of_the_guides_computes_is_right():
+    keypoints, solvers = run("docs/guides/keypoints.md")[0], run("docs/guides/solvers.md")[0]
+    assert np.isfinite(keypoints["steps"]).all()
+    np.testing.assert_allclose(keypoints["depth"], 120 / 7.4, rtol=1e-3)
+    np.testing.assert_allclose(solvers["expected_length"], 3, rtol=1e-6)
+    paths = solvers["paths"].argmax(-solvers["costs"], key=solvers["key"])
+    np.testing.assert_allclose(solvers["slope"], solvers["best"] - paths)
+    np.testing.assert_allclose(run("docs/guides/devices.md")[0]["means"].sum(), 10, rtol=1e-6)
+    shared = run("docs/conventions.md")[0]
+    np.testing.assert_allclose(shared["metres"], [[12 * 2 / 47, 40 / 63]] * 2, rtol=1e-6)
+    assert np.isfinite(shared["alpha_slope"]).all()
+    experts = run("docs/guides/experts.md")[0]
+    for slope in ("slope", "per_token"):
+        assert np.isfinite(experts[slope]).all()
+        assert experts[slope].any()
+
+
+# Links and figures
+
+
+def anchors(text: str) -> set[str]:
+    """The headings of a page, as links name them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_internal_links_lead_somewhere(page):
+    here = (ROOT / page).parent
+    text = re.sub(r"```(?:python|text|sh)\n.*?```", "", PAGES[page], flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"\{download\}`[^`]*<([^>]+)>`", text)
+    links += re.findall(r"^`{3}\{(?:image|literalinclude|include)\} (\S+)$", text, re.MULTILINE)
+    links += [f"{link}.md" for link in re.findall(r"^:link: (\S+)$", text, re.MULTILINE)]
+    links += re.findall(r"(?:src|srcset)=\"(docs/[^\"]+)\"", text)
+    for listed in re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL):
+        links += [f"{entry}.md" for entry in re.findall(r"^[a-z]\S+$", listed, re.MULTILINE)]
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (here / path).resolve() if path else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+def test_every_plot_has_its_script_and_both_of_its_images():
+    folder, text = ROOT / "docs" / "gallery", PAGES["docs/gallery.md"]
+    scripts = {path.stem for path in folder.glob("*.py")} - {"draw"}
+    images = {path.name for path in (folder / "images").glob("*.png")}
+    assert images == {f"{name}-{theme}.png" for name in scripts for theme in ("light", "dark")}
+    assert set(re.findall(r"literalinclude\} gallery/(\w+)\.py", text)) == scripts
+    for name in scripts:
+        ast.parse((folder / f"{name}.py").read_text())
+        assert f"gallery/images/{name}-light.png" in text
+
+
+@pytest.mark.slow
+def test_the_scripts_of_the_plots_run(tmp_path):
+    draw = runpy.run_path(str(ROOT / "docs" / "gallery" / "draw.py"))
+    with (
+        jax.enable_x64(False),
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+    ):
+        for name in draw["SCRIPTS"]:
+            draw["draw"](name, tmp_path, themes=("light",), dpi=20)
+
+
+def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path):
+    pytest.importorskip("sphinx", reason="pip install -e '.[docs]'")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", str(ROOT / "docs"), str(tmp_path)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "searchindex.js").exists()
+    for page in tmp_path.rglob("*.html"):
+        loads = re.findall(r"<(?:script|link|img|iframe)[^>]*>", page.read_text())
+        assert not [tag for tag in loads if re.search(r'(src|href)="(https?:)?//', tag)], page.name
+    index = (tmp_path / "index.html").read_text()
+    assert "<math" in (tmp_path / "idea.html").read_text()
+    for file in (ROOT / "docs").glob("explorer/*"):
+        assert (tmp_path / "explorer" / file.name).read_bytes() == file.read_bytes()
+    assert 'href="api/readouts.html#softmaxx.local_argmax"' in index
+
+
+# The recipes of orders and losses
 
 
 def test_recipes_of_an_order_are_the_metrics_themselves_without_smoothing():
-    scope, random = recipes(), np.random.RandomState(0)
+    scope, random = run("docs/guides/ranking.md")[0], np.random.RandomState(0)
     scores, targets = random.randn(2, 30).astype(np.float32)
     relevance = np.asarray(np.round(np.abs(targets), 1))
     residuals = np.array([3.0, -0.1, 0.2, -50.0], np.float32)
@@ -122,7 +251,7 @@ def test_recipes_of_an_order_are_the_metrics_themselves_without_smoothing():
         np.testing.assert_allclose(got, wide, rtol=2e-3)
 
 
-# The recipes of "Coming from TensorFlow or PyTorch", both sides of each row
+# The pasted recipes of docs/coming_from.md, both sides of each row
 
 SCORES = jnp.array([0.2, 1.0, 0.9, -0.4], np.float32)
 
@@ -172,7 +301,7 @@ def test_recipe_of_categories_sees_a_wrong_class_that_an_index_loss_does_not():
     assert jnp.argmin(slope) == 3
 
 
-# The recipes of the losses. What the README computes is checked where its code runs.
+# The recipes of the losses. What the guides compute is checked where their code runs.
 
 
 def test_recipe_of_another_ignore_label_counts_nothing_and_has_no_gradient():
@@ -198,7 +327,7 @@ def test_recipe_of_another_ignore_label_counts_nothing_and_has_no_gradient():
 
 def test_recipes_of_the_mean_over_rows_that_count_and_of_class_weights_are_those_of_torch():
     """The weighted mean divides by the sum of the weights, as torch.nn.CrossEntropyLoss does."""
-    scope = recipes()
+    scope = run("docs/guides/vocabularies.md")[0]
     counted, losses = np.asarray(scope["counted"]), np.asarray(scope["losses"], np.float64)
     np.testing.assert_allclose(scope["mean_loss"], losses[counted].mean(), rtol=1e-6)
     weights = np.array([1.0, 2.0, 0.5])[np.asarray(scope["labels"])[counted]]
@@ -207,7 +336,7 @@ def test_recipes_of_the_mean_over_rows_that_count_and_of_class_weights_are_those
 
 
 def test_recipe_of_indices_instead_of_masks():
-    scope = recipes()
+    scope = run("docs/guides/vocabularies.md")[0]
     mask = np.asarray(sx.top_k_mask(scope["scores"], k=2))
     assert set(np.asarray(scope["best_two"]).tolist()) == set(np.nonzero(mask)[0].tolist())
     np.testing.assert_array_equal(jax.lax.top_k(scope["noisy"], 2)[1], scope["drawn_two"])
@@ -222,7 +351,7 @@ def test_recipe_of_indices_instead_of_masks():
 
 
 def test_recipe_of_bfloat16_networks_casts_before_the_loss():
-    assert np.isfinite(recipes()["divergence"])
+    assert np.isfinite(run("docs/guides/keypoints.md")[0]["divergence"])
     centre = np.array([20.3, 30.1])
     rows, columns = np.arange(48.0)[:, None], np.arange(64.0)[None]
     scores = -((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / 8

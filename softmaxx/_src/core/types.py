@@ -20,10 +20,10 @@ class SmoothMax(NamedTuple):
 
     Two kinds of pairs differ in what one choice is:
 
-      `entropic`, `euclidean`, `tsallis` choose along an axis. Scores `[..., n]` have one value for
-        each choice, `[...]`.
-      `perturbed`, `regularized` take all scores as one instance, with one value, `[]`. For a batch
-        use `jax.vmap`.
+    - `entropic`, `euclidean`, `tsallis` choose along an axis. Scores `[..., n]` have one value for
+      each choice, `[...]`.
+    - `perturbed`, `regularized` take all scores as one instance, with one value, `[]`. For a batch
+      use `jax.vmap`.
 
     Both functions are called alike, `(scores, *args, **kwargs)`. Further arguments go to the
     oracle, keywords such as `key=` to the smoothing.

@@ -32,14 +32,14 @@ class Sampler(NamedTuple):
 
     A sampler is itself a function of `(key, shape, dtype)`. Four are ready:
 
-      `independent`: groups of one point, plain Monte Carlo.
-      `antithetic`: pairs u and 1 − u, for an even N. It lowers the variance of the value.
-        Derivatives do better with `independent`, because the baseline cancels within a pair.
-      `latin_hypercube`: two groups, for an even N. In each group every axis has one point in each
-        of its N/2 slices.
-      `sobol`: two groups of Sobol points, for an even N. Powers of two from 32 on are best. SciPy
-        has the direction numbers (Joe and Kuo), for up to 21201 scores. A random triangular matrix
-        and a random shift scramble the points.
+    - `independent`: groups of one point, plain Monte Carlo.
+    - `antithetic`: pairs u and 1 − u, for an even N. It lowers the variance of the value.
+      Derivatives do better with `independent`, because the baseline cancels within a pair.
+    - `latin_hypercube`: two groups, for an even N. In each group every axis has one point in each
+      of its N/2 slices.
+    - `sobol`: two groups of Sobol points, for an even N. Powers of two from 32 on are best. SciPy
+      has the direction numbers (Joe and Kuo), for up to 21201 scores. A random triangular matrix
+      and a random shift scramble the points.
 
     Attributes:
       draw: `(key, (rows, dimension), dtype)` → one group: uniforms strictly between 0 and 1 and

@@ -72,7 +72,8 @@ def perturbed(
       `laplace` refuses second derivatives, `exponential` all. Scores that no noise moves get
       derivative 0, with a traced σ of 0 or θ = 0 under `log_normal`. The oracle is compiled in:
       make it once, outside the training loop. On a mesh a batch is split by its sharding. To split
-      the samples, constrain them in the noise, `sx.normal._replace(quantile=...)`; see the README.
+      the samples, constrain them in the noise, `sx.normal._replace(quantile=...)`; see the guide to
+      several devices.
 
     Raises:
       TypeError: the oracle is not callable, reads values while it is traced, closes over a traced

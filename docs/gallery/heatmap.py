@@ -1,0 +1,27 @@
+"""Where each readout lands on a heatmap: the background pulls a softmax to the middle."""
+
+import jax
+import jax.numpy as jnp
+from matplotlib import pyplot as plt
+
+import softmaxx as sx
+
+true, axes_of_map = jnp.array([10.3, 47.6]), (-2, -1)
+clean = sx.gaussian_heatmap(true, shape=(48, 64), sigma=2.5)
+figure, axes = plt.subplots(1, 3, figsize=(9, 2.7), sharey=True)
+for ax, noise in zip(axes, (0.0, 0.05, 0.2), strict=True):
+    heatmap = clean + noise * jax.random.normal(jax.random.key(3), clean.shape)
+    scores = 5 * heatmap
+    weights = sx.expm1_softmax(scores, background=5 * 3 * noise, axis=axes_of_map)
+    found = {
+        "soft_argmax": sx.soft_argmax(scores, axis=axes_of_map),
+        "sparse_argmax": sx.sparse_argmax(scores, axis=axes_of_map),
+        "expm1_softmax": sx.expected_index(weights, axis=axes_of_map),
+        "local_argmax": sx.local_argmax(scores, window=5, axis=axes_of_map),
+    }
+    ax.imshow(heatmap)
+    ax.plot(true[1], true[0], "s", color="none", markeredgecolor="C5", markersize=13)
+    for i, (name, (row, column)) in enumerate(found.items()):
+        ax.plot(column, row, "ox+*"[i], color=f"C{(4, 1, 2, 3)[i]}", markersize=8, label=name)
+    ax.set(title=f"noise {noise:g}", xticks=[], yticks=[])
+axes[0].legend(fontsize="x-small", loc="lower left", labelcolor="C5")
