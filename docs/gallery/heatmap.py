@@ -20,8 +20,12 @@ for ax, noise in zip(axes, (0.0, 0.05, 0.2), strict=True):
         "local_argmax": sx.local_argmax(scores, window=5, axis=axes_of_map),
     }
     ax.imshow(heatmap)
-    ax.plot(true[1], true[0], "s", color="none", markeredgecolor="C5", markersize=13)
-    for i, (name, (row, column)) in enumerate(found.items()):
-        ax.plot(column, row, "ox+*"[i], color=f"C{(4, 1, 2, 3)[i]}", markersize=8, label=name)
+    for (name, (row, column)), marker, size, color in zip(
+        found.items(), "ox+.", (8, 9, 13, 8), (4, 1, 2, 3), strict=True
+    ):
+        ax.plot(column, row, marker, markersize=size, color=f"C{color}", label=name)
+    square = {"markersize": 20, "markeredgewidth": 1.6, "markerfacecolor": "none"}
+    ink = plt.rcParams["text.color"]
+    ax.plot(true[1], true[0], "s", markeredgecolor=ink, label="the true place", **square)
     ax.set(title=f"noise {noise:g}", xticks=[], yticks=[])
-axes[0].legend(fontsize="x-small", loc="lower left", labelcolor="C5")
+axes[0].legend(fontsize="x-small", loc="lower left", markerscale=0.7)

@@ -27,6 +27,8 @@ ax.set(
     title="the ranks of five scores",
     xticks=counts,
     xticklabels=counts,
+    yticks=[0.2, 0.5, 1, 2],
+    yticklabels=[0.2, 0.5, 1, 2],
 )
 ax.minorticks_off()
 ax.legend(fontsize="small")
