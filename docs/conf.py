@@ -4,6 +4,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from docutils import nodes
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
@@ -65,6 +67,12 @@ def copy_explorer(app, failure):
         shutil.copytree(HERE / "explorer", Path(app.outdir) / "explorer", dirs_exist_ok=True)
 
 
+def scrolling(app, doctree, docname):
+    """Each figure in a box of its own, which scrolls on a phone."""
+    for image in list(doctree.findall(nodes.image)):
+        image.replace_self(nodes.container("", image.deepcopy(), classes=["figure-box"]))
+
+
 def with_version(app, docname, source):
     """The version in the entry to cite."""
     if docname == "citation":
@@ -73,4 +81,5 @@ def with_version(app, docname, source):
 
 def setup(app):
     app.connect("source-read", with_version)
+    app.connect("doctree-resolved", scrolling)
     app.connect("build-finished", copy_explorer)
