@@ -175,6 +175,12 @@ const page = (() => {
     if (address.get("tab") === "heatmap") open(byId("tab-heatmap"));
   });
 
+  // In a frame of another page: say how high this one is.
+  if (parent !== window) {
+    const height = () => Math.ceil(document.body.getBoundingClientRect().bottom + scrollY);
+    new ResizeObserver(() => parent.postMessage({ explorer: height() }, "*")).observe(document.body);
+  }
+
   return {
     STEPS, address, byId, drag, draw, onWidth, placeOf, python, recalled, remember, rounded, set, showCode,
     shown, slider, soon, temperatureAt, temperatureSlider,
