@@ -69,7 +69,7 @@ class Root(NamedTuple):
 def solve(
     steps: Sequence[Step],
     tau: Array,
-    tolerance: float | Sequence[float],
+    tolerance: float,
     bracket: Bracket | None = None,
     aside: int | None = None,
 ) -> Root:
@@ -77,7 +77,7 @@ def solve(
 
     `step(τ, passes)` is one pass over a level. It gives the step δ to the solution, the relative
     error of Σφ at τ + δ, and anything else that is wanted at τ: one array, or a tuple of `aside`
-    arrays. A level ends where that error is within its tolerance, or δ below the resolution of τ,
+    arrays. A level ends where that error is within the tolerance, or δ below the resolution of τ,
     for all slices. The next level starts there.
 
     δ may come from any φ: it is nonnegative below the solution and nonpositive above it. `bracket`
@@ -86,11 +86,10 @@ def solve(
     start, zero = tau, sharding.full_keeping_sharding(0, tau)
     if bracket is None:
         bracket = zero - jnp.inf, zero + jnp.inf
-    tolerances = [tolerance] * len(steps) if isinstance(tolerance, float) else tolerance
     rest = zero if aside is None else (zero,) * aside
     state = _State(Root(tau, zero, rest), bracket, zero + _MOST_PASSES)
-    for left, (step, error) in enumerate(zip(steps, tolerances, strict=True), 1 - len(steps)):
-        advance = partial(_advance, step, error)
+    for left, step in zip(reversed(range(len(steps))), steps, strict=True):
+        advance = partial(_advance, step, tolerance)
         state = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
         if left:
             (tau, delta, rest), _, _ = state

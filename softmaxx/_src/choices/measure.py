@@ -27,10 +27,9 @@ _FROM_BASE = 0.2  # ε; below it s is never small, and 1 + ε·t rounds less tha
 class Threshold(NamedTuple):
     """The threshold of each slice, where Σp = 1.
 
-    `total` is Σp at the last θ but one; for α = 1 it is Σexp. `height` is how far the smoothed max
-    lies above the largest score, in units of T, or None. `missing` is 1 − p of the largest score, to
-    a small relative error. `sole` says whether no other score is as large. Both, and the height, are
-    there for losses.
+    `total` is Σp before the last step; for α = 1 it is Σexp. `height` is how far the smoothed max
+    lies above the largest score, in units of T. `missing` is 1 − p of the largest score, to a small
+    relative error. `sole` says whether no other score is as large. These three are for losses.
     """
 
     theta: TwoFloats
@@ -41,7 +40,7 @@ class Threshold(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """The numbers of each slice that turn a score into p. T = 0 is taken as the least T there is."""
+    """The numbers that turn a score into p. T = 0 is taken as the least T that there is."""
 
     power: Power
     epsilon: Array | float
