@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmaxx._src.choices import any_alpha, measure, support
-from softmaxx._src.choices.measure import Measure, Threshold
+from softmaxx._src.choices.measure import Measure, Theta, Threshold
 from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import pyramid, sharding
 from softmaxx._src.core.pyramid import Level, Top
-from softmaxx._src.core.two_floats import TwoFloats
 from softmaxx._src.core.types import Array
 
 _MOST_PASSES = 80  # more than any n needs: ends what rounding cannot tell apart
@@ -38,7 +37,7 @@ class Step(NamedTuple):
 class _State(NamedTuple):
     """What the loop carries of each slice."""
 
-    theta: TwoFloats
+    theta: Theta
     aside: Array
     left: Array  # the passes that it may still take; 0 when it has ended
     bracket: Any  # two numbers with (θ − peak)/T between them, or None
@@ -83,7 +82,7 @@ def solve(
     return Threshold(theta, aside, height, by.missing(theta), sole)
 
 
-def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> TwoFloats:
+def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> Theta:
     """A lower bound of the threshold.
 
     For ε ≤ 1 the power is convex. So k scores of this mean have at least the Σp of k equal ones,
@@ -109,7 +108,12 @@ def _advance(given: _Given, level: Level, tolerance: float, state: _State) -> _S
     delta, error, aside = step(given, level, theta, passes)
     if bracket is not None:
         delta, bracket = _kept_inside(by, -by.above_peak(theta), delta, bracket, passes)
-    goes_on = (error > tolerance) & (abs(delta) > 4 * eps * by.resolved(theta))
+    converged = error <= tolerance
+    goes_on = ~converged & (abs(delta) > 4 * eps * by.resolved(theta)) & (left > 1)
+    if not by.power.on_support:
+        # Where float does not hold the solution θ stays, and with it Σp.
+        aside = jnp.where(converged, 1, aside)
+        delta = jnp.where(converged | goes_on | jnp.isnan(delta), delta, 0)
     taken = left > 0
     theta, aside = jax.tree.map(
         partial(jnp.where, taken), (by.moved(theta, delta), aside), (theta, state.aside)
@@ -139,18 +143,18 @@ def _bracket(by: Measure, zero: Array, level: Level, axes: tuple[int, ...]) -> t
     """(θ − peak)/T of one score alone, and of equal ones."""
     eps, tiny = (float(getattr(jnp.finfo(zero.dtype), name)) for name in ("eps", "tiny"))
     log_n = jnp.log(pyramid.count(level, axes))
-    above_base = -jnp.exp(-by.epsilon * log_n) / by.epsilon * 0.999 - 1024 * tiny
+    above_base = -jnp.exp(-by.epsilon * log_n) / by.epsilon * 0.999 - 2.0**44 * tiny
     above_peak = -jnp.expm1(-by.epsilon * log_n) / by.epsilon * 1.001 + eps
     low = jnp.where(by.offset == 0, -1 / by.epsilon, 0)
     return low + zero, jnp.where(by.offset == 0, above_base, above_peak) + zero
 
 
-def _support_step(given: _Given, level: Level, theta: TwoFloats, passes: Array) -> Step:
+def _support_step(given: _Given, level: Level, theta: Theta, passes: Array) -> Step:
     by, sole, left_out, axes, with_height = given
     m = by.power.order
 
     def lanes(x):
-        s = by.above(x, theta) * (1 / (m * by.unit))
+        s = by.above(x, theta) * (1 / (m * by.unit)) - theta[1] / m
         is_out = (s < 0) | (x == sharding.computed_anew(left_out, theta[0]))
         return support.lanes(jnp.where(is_out, 0, s), m, with_height)
 
@@ -162,7 +166,7 @@ def _support_step(given: _Given, level: Level, theta: TwoFloats, passes: Array) 
     return Step(m * delta, error, aside)
 
 
-def _any_alpha_step(given: _Given, level: Level, theta: TwoFloats, _: Array) -> Step:
+def _any_alpha_step(given: _Given, level: Level, theta: Theta, _: Array) -> Step:
     by, sole = given.by, given.sole
 
     def lanes(x):
@@ -179,13 +183,13 @@ def _any_alpha_step(given: _Given, level: Level, theta: TwoFloats, _: Array) -> 
     return Step(delta, jnp.where(error == 0, 0, error / left), total)
 
 
-def _others(given: _Given, x: Array, theta: TwoFloats) -> tuple[Array, Array]:
+def _others(given: _Given, x: Array, theta: Theta) -> tuple[Array, Array]:
     """p, 0 of a sole largest score, and 1/s."""
     p, r = given.by.powered(x, theta)
     return jnp.where(x == sharding.computed_anew(given.left_out, theta[0]), 0, p), r
 
 
-def _height(given: _Given, alpha: Array, theta: TwoFloats, power_sum: Array, level: Level) -> Array:
+def _height(given: _Given, alpha: Array, theta: Theta, power_sum: Array, level: Level) -> Array:
     """How far the smoothed max lies above the peak, in units of T: u + (Σ p^α − 1)/α."""
     by, sole = given.by, given.sole
     u, epsilon = by.u(theta), by.epsilon

@@ -134,7 +134,8 @@ def two_largest(blocks: Sequence[Array], axis: int) -> tuple[Array, Array]:
     """The largest entry along the axis and the second, of one array or of such a pair."""
     largest = blocks[0]
     pair = (*blocks, jnp.minimum(largest, -jnp.inf))[:2]  # −∞ that keeps the sharding
-    if largest.size > math.prod(largest.shape[axis - 1 : axis + 2]):
+    others = [*largest.shape[: axis - 1], *largest.shape[axis + 2 :]]
+    if any(export.is_symbolic_dim(size) or size > 1 for size in others):
         pair = lax.reduce(pair, (jnp.asarray(-jnp.inf, largest.dtype),) * 2, _two_of_four, (axis,))
     else:
         # Written out for a single row: before jax 0.12 XLA reduces its middle axis entry by entry
