@@ -12,9 +12,10 @@ and what they stand on, from the top down:
 
   smoothed_max.py     the choice and the smoothed max on the simplex, with their derivative rules
   simplex_loss.py     the loss that belongs to them
-  support.py          the threshold for α = 1.5 and 2, from sums over the support
-  any_alpha.py        the threshold for any other α
-  pyramid.py          few of the scores, to start the search for a threshold on
-  engine.py           the search itself
+  simplex_threshold.py  the search for their threshold
+  support.py          its step for α = 1.5 and 2, from sums over the support
+  any_alpha.py        its step for any other α
+  measure.py          how p follows from the scores and a threshold of two floats
+  engine.py           the search for the threshold of any other φ
   powers.py           the function φ of each α, and its derivatives
 """

@@ -69,7 +69,7 @@ class Root(NamedTuple):
 def solve(
     steps: Sequence[Step],
     tau: Array,
-    tolerance: float | Sequence[float],
+    tolerance: float,
     bracket: Bracket | None = None,
     aside: int | None = None,
 ) -> Root:
@@ -77,7 +77,7 @@ def solve(
 
     `step(τ, passes)` is one pass over a level. It gives the step δ to the solution, the relative
     error of Σφ at τ + δ, and anything else that is wanted at τ: one array, or a tuple of `aside`
-    arrays. A level ends where that error is within its tolerance, or δ below the resolution of τ,
+    arrays. A level ends where that error is within the tolerance, or δ below the resolution of τ,
     for all slices. The next level starts there.
 
     δ may come from any φ: it is nonnegative below the solution and nonpositive above it. `bracket`
@@ -86,11 +86,10 @@ def solve(
     start, zero = tau, sharding.full_keeping_sharding(0, tau)
     if bracket is None:
         bracket = zero - jnp.inf, zero + jnp.inf
-    tolerances = [tolerance] * len(steps) if isinstance(tolerance, float) else tolerance
     rest = zero if aside is None else (zero,) * aside
     state = _State(Root(tau, zero, rest), bracket, zero + _MOST_PASSES)
-    for left, (step, error) in enumerate(zip(steps, tolerances, strict=True), 1 - len(steps)):
-        advance = partial(_advance, step, error)
+    for left, step in zip(reversed(range(len(steps))), steps, strict=True):
+        advance = partial(_advance, step, tolerance)
         state = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
         if left:
             (tau, delta, rest), _, _ = state
@@ -154,12 +153,16 @@ def solve_for_sum(
     k = k + sharding.full_keeping_sharding(0, peak)
     levels = pyramid.levels((x,), axes) if is_uniform else [(x,)]
     from_peak = scaled(peak, peak, temperature)
+    reach = 64 - jnp.where(peak == -jnp.inf, 0, from_peak(found.lowest, jnp.zeros_like(peak)))
     excess = partial(_excess, value_and_slope, k, axes)
 
     def steps(levels, origin):
         above = scaled(origin, peak, temperature)
-        lowest = jnp.where(peak == -jnp.inf, 0, above(found.lowest, jnp.zeros_like(peak)))
-        return [partial(_newton, partial(excess, level, above), k, lowest) for level in levels]
+        most = [_most(value_and_slope, level, axes) for level in levels]
+        each = [partial(excess, level, above) for level in levels]
+        return [
+            partial(_newton, *one, reach) for one in zip(each, [k] * len(most), most, strict=True)
+        ]
 
     start = jnp.where(peak == -jnp.inf, 0, from_peak(found.mean, jnp.zeros_like(peak)))
     tau = solve(steps(levels, peak), start, _COARSE_ERROR).tau
@@ -170,6 +173,17 @@ def solve_for_sum(
     # δ holds for the entries that it was derived from. The others stay on their plateau.
     moves = ((value_and_slope(t)[1] != 0) & ~jnp.isinf(delta)) | jnp.isnan(delta)
     return jnp.where(moves, t - delta, t), entries
+
+
+def _most(value_and_slope, level, axes) -> Array:
+    """Σφ of far below the scores."""
+    largest = float(jnp.finfo(level[0].dtype).max) / 4
+
+    def lanes(x):
+        p, w = value_and_slope(jnp.where(x == -jnp.inf, x, largest))
+        return p, w  # two lanes are summed in one pass
+
+    return pyramid.sums_over(level, axes, lanes)[0] * (1 - 1e-6)
 
 
 class _Range(NamedTuple):
@@ -189,14 +203,14 @@ def _range(x, k, temperature, value_and_slope, axes) -> _Range:
     """
     largest, n = float(jnp.finfo(x.dtype).max), pyramid.count((x,), axes)
     infinite, masked = x == jnp.inf, x == -jnp.inf
-    at_infinity = value_and_slope(jnp.where(infinite, x, 0))[0]
+    at_infinity = value_and_slope(jnp.where(infinite, largest / 4, 0))[0]
     finite = ~(infinite | masked)
     lanes = (
         jnp.where(infinite, at_infinity, 0),
         finite.astype(x.dtype),
         jnp.where(infinite | masked, 0, x * (1 / n)),
         jnp.where(infinite | masked, -jnp.inf, x),
-        jnp.where(infinite | masked, jnp.inf, x),
+        jnp.where(infinite | (x < -largest / 4), jnp.inf, x),  # lower ones are as good as masked
     )
     folds = (reductions.SUM,) * 3 + (reductions.LARGEST, reductions.LEAST)
     taken, count, mean, peak, lowest = reductions.folds(lanes, folds, axes)
@@ -218,27 +232,29 @@ def _excess(value_and_slope, k, axes, level, above, tau) -> tuple[Array, ...]:
 
     rest, full, slope = pyramid.sums_over(level, axes, lanes)
     # What is saturated is mostly a whole number, and adds up without rounding.
-    size = jnp.maximum(4 * jnp.maximum(rest, slope), k / 8)
+    size = jnp.maximum(4 * rest, k / 8)
     return rest + (full - k), rest + full, slope, size
 
 
-def _newton(excess: Callable, k, lowest, tau, _) -> tuple[Array, Array, Array]:
+def _newton(excess: Callable, k, most, reach, tau, _) -> tuple[Array, Array, Array]:
     """Newton's step; on a plateau an infinite one, so that `solve` bisects.
 
-    Far from the solution it is that of log Σφ, which the tails of a CDF make almost straight.
+    Far from the solution it is that of log Σφ, which the tails of a CDF make almost straight. No
+    step is longer than `reach`. `most` is the Σφ of far below.
     """
     gap, total, slope, size = excess(tau)
     ratio = total / jnp.where(k > 0, k, 1)
     is_far = (ratio > math.e) | ((ratio < 1 / math.e) & (total > 0))
     log = jnp.log(jnp.where(is_far, ratio, 1)) * total
     newton = jnp.where(is_far, log, gap) / jnp.where(slope > 0, slope, 1)
+    newton = jnp.clip(newton, -reach, reach)
     steep = (slope > 0) & (abs(gap) < jnp.inf)
     delta = jnp.where(steep, newton, jnp.sign(gap) * jnp.inf)
     delta = jnp.where((gap == 0) | jnp.isnan(gap), gap, delta)
     # On a plateau a small gap does not say that τ is near.
     error = jnp.where(steep, abs(gap) / jnp.where(size > 0, size, 1), abs(delta))
-    beyond_reach = ~steep & (gap < 0) & (tau < lowest)
-    return delta, jnp.where(beyond_reach, 0, error), delta
+    is_all = ~steep & (gap < 0) & (total >= most)
+    return delta, jnp.where(is_all, 0, error), delta
 
 
 def _near(x, entries, found: _Range, tau, axes) -> tuple[Array, Array]:

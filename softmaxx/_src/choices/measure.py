@@ -6,9 +6,9 @@ b = 1 measures θ from the largest score instead.
 
 u = (θ − θ₀)/T ≥ 0 says how far θ is above the θ₀ at which the largest score alone has p = 1.
 
-θ is the sum of two floats. So x − θ keeps its digits for an entry that barely has weight, and u
-keeps them where the largest score has almost all of it. Scores and θ are sixteenths: the difference
-of 3e38 and −3e38 does not overflow.
+θ is a float near the threshold, and how far the threshold lies above it in units of T. So x − θ
+keeps its digits for an entry that barely has weight, and u keeps them where the largest score has
+almost all of it. Scores are sixteenths: the difference of 3e38 and −3e38 does not overflow.
 """
 
 from typing import Any, NamedTuple
@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from softmaxx._src.choices import powers
 from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import sharding, two_floats
-from softmaxx._src.core.two_floats import TwoFloats
 from softmaxx._src.core.types import Array
+
+Theta = tuple[Array, Array]  # a float in sixteenths, and the rest in units of T
 
 _FROM_BASE = 0.2  # ε; below it s is never small, and 1 + ε·t rounds less than a θ far below
 
@@ -27,13 +28,13 @@ _FROM_BASE = 0.2  # ε; below it s is never small, and 1 + ε·t rounds less tha
 class Threshold(NamedTuple):
     """The threshold of each slice, where Σp = 1.
 
-    `total` is Σp at the last θ but one; for α = 1 it is Σexp. `height` is how far the smoothed max
-    lies above the largest score, in units of T, or None. `missing` is 1 − p of the largest score, to
-    a small relative error. `sole` says whether no other score is as large. Both, and the height, are
-    there for losses.
+    `total` is Σp as it is at θ: 1, but where float does not hold the θ of Σp = 1; for α = 1 it is
+    Σexp. `height` is how far the smoothed max
+    lies above the largest score, in units of T. `missing` is 1 − p of the largest score, to a small
+    relative error. `sole` says whether no other score is as large. These three are for losses.
     """
 
-    theta: TwoFloats
+    theta: Theta
     total: Array
     height: Any = None  # here and below: an array, where the caller asked for it
     missing: Any = None
@@ -41,48 +42,51 @@ class Threshold(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """The numbers of each slice that turn a score into p. T = 0 is taken as the least T there is."""
+    """The numbers that turn a score into p. T = 0 is taken as a T below all differences."""
 
     power: Power
     epsilon: Array | float
     offset: Array | float  # b
     top: Array  # the largest score, in sixteenths
     unit: Array  # T, in sixteenths
-    origin: TwoFloats  # θ₀, in sixteenths
+    origin: Theta  # θ₀
 
-    def above(self, x: Array, theta: TwoFloats) -> Array:
-        """(x − θ)/16."""
+    def above(self, x: Array, theta: Theta) -> Array:
+        """x less the float of θ, in sixteenths."""
         # To compute x/16 in each pass costs less than to write it once and read it.
         x = x * sharding.computed_anew(1 / 16, theta[0])
-        return (jnp.minimum(x, float(jnp.finfo(x.dtype).max)) - theta[0]) - theta[1]
+        return jnp.minimum(x, _infinite(x)) - theta[0]
 
-    def powered(self, x: Array, theta: TwoFloats) -> tuple[Array, Array]:
+    def powered(self, x: Array, theta: Theta) -> tuple[Array, Array]:
         """p, and 1/s."""
-        t = self.above(x, theta) * (1 / self.unit)
+        t = self.above(x, theta) * (1 / self.unit) - theta[1]
         smallest = float(jnp.finfo(x.dtype).eps) * self.at_peak(theta)
         return powers.raised(t, self.epsilon, self.offset, self.power, smallest)
 
-    def at_peak(self, theta: TwoFloats) -> Array:
+    def at_peak(self, theta: Theta) -> Array:
         """s of the largest score."""
         return self.offset + self.epsilon * self.above_peak(theta)
 
-    def above_peak(self, theta: TwoFloats) -> Array:
+    def above_peak(self, theta: Theta) -> Array:
         """(peak − θ)/T."""
-        return ((self.top - theta[0]) - theta[1]) / self.unit
+        return (self.top - theta[0]) / self.unit - theta[1]
 
-    def u(self, theta: TwoFloats) -> Array:
-        return ((theta[0] - self.origin[0]) + (theta[1] - self.origin[1])) / self.unit
+    def u(self, theta: Theta) -> Array:
+        return (theta[0] - self.origin[0]) / self.unit + (theta[1] - self.origin[1])
 
-    def resolved(self, theta: TwoFloats) -> Array:
+    def resolved(self, theta: Theta) -> Array:
         """The number whose rounding says how well u is known: u, or its distance from 1/ε."""
         below_base = jnp.where(self.offset == 0, self.above_peak(theta), jnp.inf)
         return jnp.minimum(self.u(theta), below_base)
 
-    def moved(self, theta: TwoFloats, delta: Array) -> TwoFloats:
+    def moved(self, theta: Theta, delta: Array) -> Theta:
         """The θ of u + δ."""
-        return two_floats.two_sum(theta[0], theta[1] + delta * self.unit)
+        near, rest = theta[0], theta[1] + delta
+        # For b = 1 all is measured from the largest score.
+        new = jnp.where(self.offset == 0, near + rest * self.unit, near)
+        return new, rest - (new - near) / self.unit
 
-    def missing(self, theta: TwoFloats) -> Array:
+    def missing(self, theta: Theta) -> Array:
         """1 − p of the largest score."""
         return self.missing_at(self.u(theta), self.at_peak(theta))
 
@@ -94,19 +98,24 @@ class Measure(NamedTuple):
         return -jnp.expm1(log_s / self.epsilon)
 
 
+def _infinite(x: Array) -> float:
+    """What +inf counts as, in sixteenths."""
+    return float(jnp.finfo(x.dtype).max) / 2
+
+
 def measure(peak: Array, temperature: Array, alpha: Array, power: Power) -> Measure:
     dtype = jnp.finfo(peak.dtype)
     epsilon, offset, inverse = _exponent(alpha, power)
-    # A score of +inf counts as 16 times the largest number, so far above all others at any T.
-    top = jnp.where(peak == -jnp.inf, 0, jnp.minimum(peak / 16, float(dtype.max)))
-    unit = jnp.clip(temperature / 16, float(dtype.tiny) * 2**20, float(dtype.max) / 16)
+    # A score of +inf counts as eight times the largest number, so far above all others at any T.
+    top = jnp.where(peak == -jnp.inf, 0, jnp.minimum(peak / 16, _infinite(peak)))
+    unit = jnp.clip(temperature / 16, float(dtype.tiny) * 2**10, float(dtype.max) / 16)
     scale = jnp.where(unit > 1, float(dtype.eps), 1)  # so that no product overflows
     below, error = two_floats.two_product(unit * scale, inverse[0])
     below, error = below / scale, error / scale
     high, low = two_floats.two_sum(top, -below)
     low = low - (error + unit * inverse[1])
     is_base = offset == 0
-    origin = jnp.where(is_base, high, top), jnp.where(is_base, low, 0)
+    origin = jnp.where(is_base, high, top), jnp.where(is_base, low / unit, 0)
     return Measure(power, epsilon, offset, top, unit, origin)
 
 
@@ -122,7 +131,7 @@ def _exponent(alpha: Array, power: Power) -> tuple[Any, Any, tuple[Any, Any]]:
     return epsilon, (epsilon < _FROM_BASE).astype(alpha.dtype), (inverse, low)
 
 
-def below_peak(by: Measure, theta: TwoFloats, alpha: Array) -> Array:
+def below_peak(by: Measure, theta: Theta, alpha: Array) -> Array:
     """The score at which p becomes 0, less the largest score, in units of T; at α = 1 u itself."""
     below = jnp.where((by.offset == 0) | (alpha <= 1), 0, 1 / by.epsilon)
     return -by.above_peak(theta) - below
@@ -131,7 +140,8 @@ def below_peak(by: Measure, theta: TwoFloats, alpha: Array) -> Array:
 def choice(by: Measure, x: Array, peak: Array, threshold: Threshold) -> Array:
     """p at the threshold."""
     # A division for each entry, and no product with a rounded 1/T.
-    t = by.above(x, threshold.theta) / sharding.computed_anew(by.unit, threshold.theta[0])
+    near, rest = threshold.theta
+    t = by.above(x, threshold.theta) / sharding.computed_anew(by.unit, near) - rest
     p, _ = powers.raised(t, by.epsilon, by.offset, by.power)
     is_nearly_all = threshold.sole & (threshold.missing < 0.1)
     p = jnp.where((x == peak) & is_nearly_all, 1 - threshold.missing, p)
@@ -139,5 +149,4 @@ def choice(by: Measure, x: Array, peak: Array, threshold: Threshold) -> Array:
         return p
     # For large α float cannot hold s where many entries are almost equal. They are scaled to the
     # sum then.
-    total = threshold.total
-    return jnp.where(abs(total - 1) < 0.1, p, p / jnp.where(total == 0, 1, total))
+    return p / jnp.where(threshold.total == 0, 1, threshold.total)

@@ -65,7 +65,11 @@ def exponent(alpha: Array) -> tuple[Array, Array]:
 
 
 def raised(
-    t: Array, epsilon: Array, offset: Array, power: Power, smallest: float | Array = 0
+    t: Array,
+    epsilon: Array | float,
+    offset: Array | float,
+    power: Power,
+    smallest: float | Array = 0,
 ) -> tuple[Array, Array]:
     """s^{1/ε} for s = offset + εt, 0 for s ≤ 0; and 1/s, with s no smaller than `smallest`."""
     y = epsilon * t

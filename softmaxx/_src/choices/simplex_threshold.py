@@ -4,7 +4,7 @@ Few entries reach the sum only at a lower θ. So the search starts on the larges
 see `pyramid`, and for most slices one or two passes over all scores are then enough.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmaxx._src.choices import any_alpha, measure, support
-from softmaxx._src.choices.measure import Measure, Threshold
+from softmaxx._src.choices.measure import Measure, Theta, Threshold
 from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import pyramid, sharding
 from softmaxx._src.core.pyramid import Level, Top
-from softmaxx._src.core.two_floats import TwoFloats
 from softmaxx._src.core.types import Array
 
 _MOST_PASSES = 80  # more than any n needs: ends what rounding cannot tell apart
@@ -25,20 +24,33 @@ _BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
 
 
 class Step(NamedTuple):
-    """Where a pass leads: to u + δ, with the relative error of Σp there. And what else it sums."""
+    """Where a pass leads: to u + δ, with the relative error of Σp there.
+
+    `aside` is Σp^α of the others at u + δ for α = 1.5 and 2, where it is wanted, and else Σp at u.
+    """
 
     delta: Array
     error: Array
-    aside: Any
+    aside: Array
 
 
 class _State(NamedTuple):
     """What the loop carries of each slice."""
 
-    theta: TwoFloats
-    aside: Any
+    theta: Theta
+    aside: Array
     left: Array  # the passes that it may still take; 0 when it has ended
     bracket: Any  # two numbers with (θ − peak)/T between them, or None
+
+
+class _Given(NamedTuple):
+    """What does not change in the search."""
+
+    by: Measure
+    sole: Array  # whether no other score is as large as the largest
+    left_out: Array  # the largest score then, which is left out of the sums; else nan
+    axes: tuple[int, ...]
+    with_height: bool
 
 
 def solve(
@@ -55,33 +67,22 @@ def solve(
     The largest score is left out of the sums if it is the only one of its size. Its part is known
     exactly, and in a sum it would round away a small rest.
     """
-    peak, second, _ = top
-    sole, by = second < peak, measure.measure(peak, temperature, alpha, power)
-    zero = sharding.full_keeping_sharding(0, peak)
-    left_out = jnp.where(sole, peak, jnp.nan)
-    if power.on_support:
-        step = partial(_support_step, by, sole, left_out, axes, with_height)
-        bracket, aside = None, zero if with_height else None
-    else:
-        step = partial(_any_alpha_step, by, sole, left_out, axes)
-        bracket, aside = _bracket(by, zero, levels[-1], axes), zero
-    theta = _start(by, top, levels[0], axes)
+    sole, by = top.second < top.peak, measure.measure(top.peak, temperature, alpha, power)
+    given = _Given(by, sole, jnp.where(sole, top.peak, jnp.nan), axes, with_height)
+    zero = sharding.full_keeping_sharding(0, top.peak)
+    bracket = None if power.on_support else _bracket(by, zero, levels[-1], axes)
+    theta, aside = _start(by, top, levels[0], axes), zero
     # The threshold of the small level is often that of all scores.
-    tolerance = float(jnp.finfo(peak.dtype).eps) / 4
+    tolerance = float(jnp.finfo(zero.dtype).eps) / 4
     for level in levels:
         state = _State(theta, aside, zero + _MOST_PASSES, bracket)
-        advance = partial(_advance, by, partial(step, level), tolerance)
+        advance = partial(_advance, given, level, tolerance)
         theta, aside, _, _ = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
-    height = None
-    if with_height and power.on_support:
-        less = by.epsilon * by.u(theta)
-        height = support.height(less, aside, sole, power.order)
-    elif with_height:
-        height = _height(by, alpha, theta, sole, left_out, levels[-1], axes)
+    height = _height(given, alpha, theta, aside, levels[-1]) if with_height else None
     return Threshold(theta, aside, height, by.missing(theta), sole)
 
 
-def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> TwoFloats:
+def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> Theta:
     """A lower bound of the threshold.
 
     For ε ≤ 1 the power is convex. So k scores of this mean have at least the Σp of k equal ones,
@@ -99,14 +100,20 @@ def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> TwoFlo
     return by.moved(by.origin, jnp.where(is_above, u, sharding.full_keeping_sharding(0, u)))
 
 
-def _advance(by: Measure, step: Callable, tolerance: float, state: _State) -> _State:
+def _advance(given: _Given, level: Level, tolerance: float, state: _State) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
     theta, _, left, bracket = state
-    passes, eps = _MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
-    delta, error, aside = step(theta, passes)
+    by, passes, eps = given.by, _MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
+    step = _support_step if by.power.on_support else _any_alpha_step
+    delta, error, aside = step(given, level, theta, passes)
     if bracket is not None:
         delta, bracket = _kept_inside(by, -by.above_peak(theta), delta, bracket, passes)
-    goes_on = (error > tolerance) & (abs(delta) > 4 * eps * by.resolved(theta))
+    converged = error <= tolerance
+    goes_on = ~converged & (abs(delta) > 4 * eps * by.resolved(theta)) & (left > 1)
+    if not by.power.on_support:
+        # Where float does not hold the solution θ stays, and with it Σp.
+        aside = jnp.where(converged, 1, aside)
+        delta = jnp.where(converged | goes_on | jnp.isnan(delta), delta, 0)
     taken = left > 0
     theta, aside = jax.tree.map(
         partial(jnp.where, taken), (by.moved(theta, delta), aside), (theta, state.aside)
@@ -136,37 +143,37 @@ def _bracket(by: Measure, zero: Array, level: Level, axes: tuple[int, ...]) -> t
     """(θ − peak)/T of one score alone, and of equal ones."""
     eps, tiny = (float(getattr(jnp.finfo(zero.dtype), name)) for name in ("eps", "tiny"))
     log_n = jnp.log(pyramid.count(level, axes))
-    above_base = -jnp.exp(-by.epsilon * log_n) / by.epsilon * 0.999 - 1024 * tiny
+    above_base = -jnp.exp(-by.epsilon * log_n) / by.epsilon * 0.999 - 2.0**44 * tiny
     above_peak = -jnp.expm1(-by.epsilon * log_n) / by.epsilon * 1.001 + eps
     low = jnp.where(by.offset == 0, -1 / by.epsilon, 0)
     return low + zero, jnp.where(by.offset == 0, above_base, above_peak) + zero
 
 
-def _support_step(by, sole, left_out, axes, with_height, level, theta, passes) -> Step:
+def _support_step(given: _Given, level: Level, theta: Theta, passes: Array) -> Step:
+    by, sole, left_out, axes, with_height = given
     m = by.power.order
 
     def lanes(x):
-        s = by.above(x, theta) * (1 / (m * by.unit))
-        return support.lanes(
-            jnp.where((s < 0) | (x == sharding.computed_anew(left_out, theta[0])), 0, s),
-            m,
-            with_height,
-        )
+        s = by.above(x, theta) * (1 / (m * by.unit)) - theta[1] / m
+        is_out = (s < 0) | (x == sharding.computed_anew(left_out, theta[0]))
+        return support.lanes(jnp.where(is_out, 0, s), m, with_height)
 
     sums = pyramid.sums_over(level, axes, lanes)
     at_peak = by.at_peak(theta)
     missing = by.missing_at(by.u(theta), at_peak)
     delta, error = support.step(sums, missing, at_peak, sole, passes, m)
-    return Step(m * delta, error, support.power_sum(sums, delta, m) if with_height else None)
+    aside = support.power_sum(sums, delta, m) if with_height else jnp.zeros_like(delta)
+    return Step(m * delta, error, aside)
 
 
-def _any_alpha_step(by, sole, left_out, axes, level, theta, _) -> Step:
+def _any_alpha_step(given: _Given, level: Level, theta: Theta, _: Array) -> Step:
+    by, sole = given.by, given.sole
+
     def lanes(x):
-        p, r = by.powered(x, theta)
-        p = jnp.where(x == sharding.computed_anew(left_out, theta[0]), 0, p)
+        p, r = _others(given, x, theta)
         return p, p * r, p * r * r, p * r * r * r
 
-    others, *higher = pyramid.sums_over(level, axes, lanes)
+    others, *higher = pyramid.sums_over(level, given.axes, lanes)
     missing, r = by.missing(theta), 1 / by.at_peak(theta)
     excess, of_peak = others - jnp.where(sole, missing, 1), jnp.where(sole, 1 - missing, 0)
     total = others + of_peak
@@ -176,16 +183,24 @@ def _any_alpha_step(by, sole, left_out, axes, level, theta, _) -> Step:
     return Step(delta, jnp.where(error == 0, 0, error / left), total)
 
 
-def _height(by, alpha, theta, sole, left_out, level, axes) -> Array:
+def _others(given: _Given, x: Array, theta: Theta) -> tuple[Array, Array]:
+    """p, 0 of a sole largest score, and 1/s."""
+    p, r = given.by.powered(x, theta)
+    return jnp.where(x == sharding.computed_anew(given.left_out, theta[0]), 0, p), r
+
+
+def _height(given: _Given, alpha: Array, theta: Theta, power_sum: Array, level: Level) -> Array:
     """How far the smoothed max lies above the peak, in units of T: u + (Σ p^α − 1)/α."""
+    by, sole = given.by, given.sole
+    u, epsilon = by.u(theta), by.epsilon
+    if by.power.on_support:
+        return support.height(epsilon * u, power_sum, sole, by.power.order)
 
     def lanes(x):
-        p, r = by.powered(x, theta)
-        p = jnp.where(x == sharding.computed_anew(left_out, theta[0]), 0, p)
+        p, r = _others(given, x, theta)
         return (jnp.where(p > 0, p / r, p),)
 
-    (others,) = pyramid.sums_over(level, axes, lanes)
-    u, epsilon = by.u(theta), by.epsilon
+    (others,) = pyramid.sums_over(level, given.axes, lanes)
     # The part of a sole peak is the integral of 1 − p. Near 0 that is a difference of large terms.
     series = u * u * (0.5 - (1 - epsilon) * u * (1 / 6 - (1 - 2 * epsilon) * u / 24))
     of_peak = (1 - by.missing(theta)) * by.at_peak(theta)

@@ -24,8 +24,8 @@ def step(
     """The step δ of s that makes Σsᵐ equal to 1 on the support as it is, and the error after it.
 
     The sums are those of the lanes, without a sole peak. `missing` is 1 − p of that, `at_peak` its
-    s. The error is that of Σp, relative to what a sole peak leaves: an entry that leaves the support
-    by the step changes Σsᵐ by less than δᵐ.
+    s. The error is that of Σp, relative to what a sole peak leaves: an entry that leaves the
+    support by the step changes Σsᵐ by less than δᵐ.
 
     For m = 1 the step is Newton's, and never passes the solution. For m = 2 it may pass it, and the
     next one leads back. If that goes on, Newton's step on the convex norm √Σs² takes over.
@@ -62,8 +62,8 @@ def power_sum(sums: Sequence[Array], delta: Array, m: int) -> Array:
 def height(less: Array, others: Array, sole: Array, m: int) -> Array:
     """How far the smoothed max lies above the peak, in units of T, from Σs^{m+1} of the others.
 
-    With r = εu, which is `less`, it is m·r + (Σs^{m+1} − 1)·m/(m+1). Of a sole peak s is 1 − r: then
-    the terms without r, and the linear ones, cancel.
+    With r = εu, which is `less`, it is m·r + (Σs^{m+1} − 1)·m/(m+1). Of a sole peak s is 1 − r:
+    then the terms without r, and the linear ones, cancel.
     """
     of_peak = less * less if m == 1 else less * less * (3 - less)
     return m / (m + 1) * (others + jnp.where(sole, of_peak, (m + 1) * less - 1))

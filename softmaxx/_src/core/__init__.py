@@ -11,6 +11,7 @@ rules.py         what the derivative rules of choices share
 attached.py      values with a derivative that is computed apart
 trees.py         inner products and norms of trees of arrays
 reductions.py    sums that move no shard between devices
+pyramid.py       few of the scores, on which a search starts
 sharding.py      arrays that keep a sharding, and what the compiler may not do
 checks/          every error message
 """

@@ -41,10 +41,11 @@ def top_and_levels(level: Level, axes: tuple[int, ...]) -> tuple[Top, list[Level
     choice, so that its threshold is mostly that of all. A short slice has one level alone.
     """
     small, tails = _small(level, axes)
-    *pair, mean = _top(small, axes)
+    top = _top(small, axes)
     for tail in tails:
-        pair = _two_of_four(pair, _top(tail, axes)[:2])
-    return Top(*pair, mean), [level] if small is level else [small, level]
+        pair = _two_of_four(top[:2], _top(tail, axes)[:2])
+        top = Top(*pair, top.mean)
+    return top, [level] if small is level else [small, level]
 
 
 def levels(level: Level, axes: tuple[int, ...]) -> list[Level]:
@@ -54,7 +55,10 @@ def levels(level: Level, axes: tuple[int, ...]) -> list[Level]:
 
 
 def _small(level: Level, axes: tuple[int, ...]) -> tuple[Level, list[Level]]:
-    """A level with few scores, or the level itself if it is small, and what is in no block of it."""
+    """A level with few scores, and the entries that are in none of its blocks.
+
+    It is the level itself, if that is small.
+    """
     beside = []
     for _ in range(_MOST_REDUCTIONS):
         coarser = _coarser(level, axes)
@@ -76,17 +80,17 @@ def _coarser(level: Level, axes: tuple[int, ...]) -> tuple[Level, list[Level]] |
     if blocks[0].ndim == level[0].ndim or blocks[0].shape[axis + 1] <= 3 - len(level):
         return None
     pair = two_largest(blocks, axis + 1)
-    tails = list(zip(*(piece[1:] for piece in pieces), strict=True))
+    tails: list[Level] = list(zip(*(piece[1:] for piece in pieces), strict=True))
     return tuple(reductions.merged(x, axis) for x in pair), tails
 
 
-def _top(level: Level, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+def _top(level: Level, axes: tuple[int, ...]) -> Top:
     """The largest entry of each slice, the second and a sixteenth of the mean."""
     first, *seconds = level
     share = 1 / (16 * count(level, axes))  # so that no sum overflows
     part = reduce(jnp.add, [x * share for x in level])
     if any(sharding.shard_count(first, axis) > 1 for axis in axes):
-        return *_two_of_shards(level, axes), part.sum(axes, keepdims=True)
+        return Top(*_two_of_shards(level, axes), part.sum(axes, keepdims=True))
     lanes = first, *seconds, jnp.minimum(first, -jnp.inf)  # −∞ that keeps the sharding
     start = jnp.asarray(-jnp.inf, first.dtype)
 
@@ -94,7 +98,7 @@ def _top(level: Level, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
         return *_two_of_four(a, b), a[2] + b[2]
 
     found = lax.reduce((*lanes[:2], part), (start, start, jnp.zeros((), first.dtype)), fold, axes)
-    return tuple(lax.expand_dims(one, sorted(axes)) for one in found)
+    return Top(*(lax.expand_dims(one, sorted(axes)) for one in found))
 
 
 def _two_of_shards(level: Level, axes: tuple[int, ...]) -> tuple[Array, Array]:
@@ -130,7 +134,8 @@ def two_largest(blocks: Sequence[Array], axis: int) -> tuple[Array, Array]:
     """The largest entry along the axis and the second, of one array or of such a pair."""
     largest = blocks[0]
     pair = (*blocks, jnp.minimum(largest, -jnp.inf))[:2]  # −∞ that keeps the sharding
-    if largest.size > math.prod(largest.shape[axis - 1 : axis + 2]):
+    others = [*largest.shape[: axis - 1], *largest.shape[axis + 2 :]]
+    if any(export.is_symbolic_dim(size) or size > 1 for size in others):
         pair = lax.reduce(pair, (jnp.asarray(-jnp.inf, largest.dtype),) * 2, _two_of_four, (axis,))
     else:
         # Written out for a single row: before jax 0.12 XLA reduces its middle axis entry by entry

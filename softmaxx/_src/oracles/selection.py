@@ -88,7 +88,7 @@ def _has_as_many(level: pyramid.Level, k: Array, axes: tuple[int, ...]) -> Holds
 def first_entries(
     flags: Array, there: Array, index: Array, count: Array, axes: tuple[int, ...]
 ) -> Array:
-    """As many of the flags as `count`, those of the smallest index. `there` is how many there are."""
+    """As many of the flags as `count`, those of the smallest index, of as many as are `there`."""
     beyond = index.max() + 1
     # Where all are taken there is nothing to search for.
     low = jnp.where(there <= count, beyond, 0)
