@@ -1,6 +1,7 @@
 """Smoothing over the hull of any oracle by the squared norm: `sparsemap` makes the pair."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -241,7 +242,13 @@ def _problem(plan: _Plan, scores, temperature, args) -> tuple[Layout, Problem]:
 def _solution(plan: _Plan, layout: Layout, problem: Problem, args: tuple) -> Solution:
     problem, args = lax.stop_gradient((problem, args))
     ask = _ask(plan, layout, args)
-    return nearest_point.nearest_point(ask, problem, plan.slots, plan.tolerance)
+    with _exact_products():
+        return nearest_point.nearest_point(ask, problem, plan.slots, plan.tolerance)
+
+
+def _exact_products() -> AbstractContextManager:
+    """GPUs and TPUs round the factors of a product to fewer digits than float32 has by default."""
+    return jax.default_matmul_precision("highest")
 
 
 def _ask(plan: _Plan, layout: Layout, args: tuple) -> Callable[[Array], Array]:
@@ -264,9 +271,10 @@ def _point_jvp(plan, layout, primals, tangents):
     x, (dtheta, dtemperature) = _point(plan, layout, *primals), tangents[0]
     held, args, solution = lax.stop_gradient((problem, args, solution))
     most = min(x.size, _FACE * plan.slots)
-    found = face.directions(_ask(plan, layout, args), held, solution, most)
-    basis = jnp.where(found.is_complete & solution.is_found, found.basis, jnp.nan)
-    moved = (basis @ (dtheta - x * dtemperature)) @ basis
+    with _exact_products():
+        found = face.directions(_ask(plan, layout, args), held, solution, most)
+        basis = jnp.where(found.is_complete & solution.is_found, found.basis, jnp.nan)
+        moved = (basis @ (dtheta - x * dtemperature)) @ basis
     return x, _over(moved, problem.temperature)
 
 
@@ -287,6 +295,7 @@ def _weights_jvp(primals, tangents):
     problem, solution = primals
     atoms, (dtheta, dtemperature) = lax.stop_gradient(solution.atoms), tangents[0]
     weights = _weights(*primals)
-    x = weights @ atoms.points
-    moved = nearest_point.affine_step(atoms, atoms.rises(dtheta - x * dtemperature))
+    with _exact_products():
+        x = weights @ atoms.points
+        moved = nearest_point.affine_step(atoms, atoms.rises(dtheta - x * dtemperature))
     return weights, _over(moved, problem.temperature)
