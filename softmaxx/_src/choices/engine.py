@@ -26,7 +26,7 @@ Step = Callable[[Array, Array], tuple[Array, Array, Any]]
 ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
 _COARSE_ERROR = 1e-2  # of Σφ, where a start is all that is wanted
-_MOST_PASSES = 80  # more than any n needs: ends what rounding cannot tell apart
+_MOST_PASSES = 80  # a few do; this ends what rounding cannot tell apart
 _BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
 
 

@@ -75,7 +75,7 @@ class Measure(NamedTuple):
         return (theta[0] - self.origin[0]) / self.unit + (theta[1] - self.origin[1])
 
     def resolved(self, theta: Theta) -> Array:
-        """The number whose rounding says how well u is known: u, or its distance from 1/ε."""
+        """u, or how far it is from 1/ε: the smaller of the two. Float resolves θ relative to it."""
         below_base = jnp.where(self.offset == 0, self.above_peak(theta), jnp.inf)
         return jnp.minimum(self.u(theta), below_base)
 

@@ -85,8 +85,8 @@ def solve(
 def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> Theta:
     """A lower bound of the threshold.
 
-    For ε ≤ 1 the power is convex. So k scores of this mean have at least the Σp of k equal ones,
-    which is 1 at the mean less T·k^{−ε}/ε.
+    For ε ≤ 1 the power is convex. So by Jensen's inequality k scores have at least the Σp of k
+    scores that all equal their mean. That is 1 where θ is the mean less T·k^{−ε}/ε.
     """
 
     def bound(mean, count):

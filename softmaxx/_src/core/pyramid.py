@@ -72,7 +72,11 @@ def _small(level: Level, axes: tuple[int, ...]) -> tuple[Level, list[Level]]:
 def _coarser(level: Level, axes: tuple[int, ...]) -> tuple[Level, list[Level]] | None:
     """The two largest entries of every block, and the entries in no block; None if it is small."""
     n = entries(level, axes)
-    if export.is_symbolic_dim(n) or n <= _COARSEST or 2 * n < 16 * _LEAST * len(level):
+    if (
+        export.is_symbolic_dim(n)
+        or n <= _COARSEST
+        or 2 * n < reductions.LONG_BLOCK * _LEAST * len(level)
+    ):
         return None
     axis = reductions.longest_axis(level[0], axes)
     pieces = [reductions.in_blocks(x, axis, reductions.LONG_BLOCK) for x in level]

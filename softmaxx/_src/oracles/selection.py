@@ -17,7 +17,6 @@ from softmaxx._src.core.types import Array
 
 Holds = Callable[[Sequence[Array]], Sequence[Array]]
 
-
 _ENDS = -math.inf, math.inf
 
 
@@ -46,9 +45,9 @@ def kth_largest(x: Array, k: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _galloping(low: Array, high: Array) -> list[Array]:
-    """Three integers above the low one, in growing steps."""
-    bits = jnp.iinfo(low.dtype).bits
-    return [jnp.minimum(low + (1 << bits * i // 3), high) for i in range(3)]
+    """Three integers above the low one, in growing steps: mostly it is the last that holds."""
+    third = jnp.iinfo(low.dtype).bits // 3
+    return [jnp.minimum(low + 2 ** (third * i), high) for i in range(3)]
 
 
 def near_kth_largest(
