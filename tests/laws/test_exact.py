@@ -113,7 +113,9 @@ def test_long_slices_are_the_reference_and_sum_to_one(contract, n):
     np.testing.assert_allclose(out, expected, rtol=0, atol=4e-7 * units(contract, n))
     if not reads(contract):
         assert out.min() >= 0
-        np.testing.assert_allclose(out.sum(-1), 1, rtol=0, atol=4e-7)
+        # For a φ of its own the weights of all are e^{-12}, and float32 holds 12 to 4.8e-7.
+        atol = 5e-7 if contract.name == "threshold_map" else 4e-7
+        np.testing.assert_allclose(out.sum(-1), 1, rtol=0, atol=atol)
 
 
 # dtype
@@ -252,7 +254,7 @@ def test_infinite_cotangents_at_zeros_do_not_reach_the_scores(contract):
 def test_plus_infinity_shares_the_mass(contract):
     got = of_case(answers(contract, F32), F32, "infinite")
     expected = expected_of(contract, [[0.5, 0, 0.5, 0, 0, 0]] * 4)
-    np.testing.assert_allclose(got.value, expected, rtol=1e-7)
+    np.testing.assert_allclose(got.value, expected, rtol=4e-7)  # of a power, by its logarithm
     assert np.isfinite(got.by_scores[0]).all()
 
 

@@ -122,6 +122,8 @@ def test_the_gradient_of_a_label_sums_to_zero_and_the_loss_is_its_own_rest(alpha
     values, gradient = jax.jit(lambda x: (loss(x), jax.grad(lambda x: loss(x).sum())(x)))(scores)
     gradient = np.asarray(gradient, float)
     others = gradient[:, 1:].sum(-1)
-    np.testing.assert_allclose(gradient[:, 0], -others, rtol=2e-6)
+    # A power by its logarithm has a few more roundings.
+    rtol = 2e-6 if alpha in (1, 1.5, 2) else 4e-6
+    np.testing.assert_allclose(gradient[:, 0], -others, rtol=rtol)
     if alpha == 1:  # −log p
         np.testing.assert_allclose(values, -np.log1p(-others), rtol=2e-6)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -25,7 +26,7 @@ Bracket = tuple[Array, Array]
 Step = Callable[[Array, Array], tuple[Array, Array, Any]]
 ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
-_COARSE_ERROR = 1e-2  # of Σφ, where a start is all that is wanted
+_COARSE_ERROR = 1e-3  # of Σφ, where a start is all that is wanted
 _MOST_PASSES = 80  # a few do; this ends what rounding cannot tell apart
 _BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
 
@@ -203,7 +204,7 @@ def _range(x, k, temperature, value_and_slope, axes) -> _Range:
     """
     largest, n = float(jnp.finfo(x.dtype).max), pyramid.count((x,), axes)
     infinite, masked = x == jnp.inf, x == -jnp.inf
-    at_infinity = value_and_slope(jnp.where(infinite, largest / 4, 0))[0]
+    at_infinity = value_and_slope(jnp.where(infinite, largest / 4, jnp.zeros_like(x)))[0]
     finite = ~(infinite | masked)
     lanes = (
         jnp.where(infinite, at_infinity, 0),
@@ -232,7 +233,7 @@ def _excess(value_and_slope, k, axes, level, above, tau) -> tuple[Array, ...]:
 
     rest, full, slope = pyramid.sums_over(level, axes, lanes)
     # What is saturated is mostly a whole number, and adds up without rounding.
-    size = jnp.maximum(4 * rest, k / 8)
+    size = jnp.maximum(rest, jnp.where(full == jnp.round(full), 0, k / 8))
     return rest + (full - k), rest + full, slope, size
 
 
@@ -283,7 +284,10 @@ def _near(x, entries, found: _Range, tau, axes) -> tuple[Array, Array]:
         return jnp.where(abs(score) <= largest, score, jnp.clip(peak, -largest, largest))
 
     far = abs(tau) > 2.0**16
-    origin = lax.cond(jnp.any(far), nearest, rounded)
+    if jax.typeof(x).sharding.mesh.empty:
+        origin = lax.cond(jnp.any(far), nearest, rounded)
+    else:  # under `vmap` over a sharded axis there is no `cond`
+        origin = jnp.where(far, nearest(), rounded())
     origin = jnp.where(peak == -jnp.inf, peak, origin)
     shift = jnp.where(origin == -jnp.inf, 0, from_peak(origin, zero))
     return origin, jnp.where(far, 0, tau - shift)

@@ -7,8 +7,9 @@ b = 1 measures θ from the largest score instead.
 u = (θ − θ₀)/T ≥ 0 says how far θ is above the θ₀ at which the largest score alone has p = 1.
 
 θ is a float near the threshold, and how far the threshold lies above it in units of T. So x − θ
-keeps its digits for an entry that barely has weight, and u keeps them where the largest score has
-almost all of it. Scores are sixteenths: the difference of 3e38 and −3e38 does not overflow.
+keeps its digits for an entry that barely has weight. Where the largest score has almost all weight,
+the second number is u itself, which keeps its digits too. Scores are sixteenths: the difference of
+3e38 and −3e38 does not overflow.
 """
 
 from typing import Any, NamedTuple
@@ -20,7 +21,9 @@ from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import sharding, two_floats
 from softmaxx._src.core.types import Array
 
-Theta = tuple[Array, Array]  # a float in sixteenths, and the rest in units of T
+# A float in sixteenths, and the rest in units of T. Where the float is that of θ₀ and the second
+# number is not negative, it is u.
+Theta = tuple[Array, Array]
 
 _FROM_BASE = 0.2  # ε; below it s is never small, and 1 + ε·t rounds less than a θ far below
 
@@ -49,7 +52,7 @@ class Measure(NamedTuple):
     offset: Array | float  # b
     top: Array  # the largest score, in sixteenths
     unit: Array  # T, in sixteenths
-    origin: Theta  # θ₀
+    origin: Theta  # the float of θ₀, and its rest
 
     def above(self, x: Array, theta: Theta) -> Array:
         """x less the float of θ, in sixteenths."""
@@ -59,7 +62,7 @@ class Measure(NamedTuple):
 
     def powered(self, x: Array, theta: Theta) -> tuple[Array, Array]:
         """p, and 1/s."""
-        t = self.above(x, theta) * (1 / self.unit) - theta[1]
+        t = self.above(x, theta) * (1 / self.unit) - self.rest(theta)
         smallest = float(jnp.finfo(x.dtype).eps) * self.at_peak(theta)
         return powers.raised(t, self.epsilon, self.offset, self.power, smallest)
 
@@ -69,10 +72,18 @@ class Measure(NamedTuple):
 
     def above_peak(self, theta: Theta) -> Array:
         """(peak − θ)/T."""
-        return (self.top - theta[0]) / self.unit - theta[1]
+        return (self.top - theta[0]) / self.unit - self.rest(theta)
+
+    def rest(self, theta: Theta) -> Array:
+        """How far θ lies above its float."""
+        return theta[1] + jnp.where(self._has_u(theta), self.origin[1], 0)
 
     def u(self, theta: Theta) -> Array:
-        return (theta[0] - self.origin[0]) / self.unit + (theta[1] - self.origin[1])
+        away = (theta[0] - self.origin[0]) / self.unit + (theta[1] - self.origin[1])
+        return jnp.where(self._has_u(theta), theta[1], away)
+
+    def _has_u(self, theta: Theta) -> Array:
+        return (theta[0] == self.origin[0]) & ~(theta[1] < 0)
 
     def resolved(self, theta: Theta) -> Array:
         """u, or how far it is from 1/ε: the smaller of the two. Float resolves θ relative to it."""
@@ -81,10 +92,14 @@ class Measure(NamedTuple):
 
     def moved(self, theta: Theta, delta: Array) -> Theta:
         """The θ of u + δ."""
-        near, rest = theta[0], theta[1] + delta
+        near, u = theta[0], jnp.maximum(theta[1] + delta, 0)
         # For b = 1 all is measured from the largest score.
-        new = jnp.where(self.offset == 0, near + rest * self.unit, near)
-        return new, rest - (new - near) / self.unit
+        stays = (self._has_u(theta) & (self.epsilon * u < 1 / 16)) | (self.offset != 0)
+        rest = self.rest(theta) + delta
+        new = jnp.where(stays, near, near + rest * self.unit)
+        rest = rest - (new - near) / self.unit
+        back = jnp.where((new == self.origin[0]) & (rest >= 0), self.origin[1], 0)
+        return new, jnp.where(stays, u, rest - back)
 
     def missing(self, theta: Theta) -> Array:
         """1 − p of the largest score."""
@@ -140,8 +155,9 @@ def below_peak(by: Measure, theta: Theta, alpha: Array) -> Array:
 def choice(by: Measure, x: Array, peak: Array, threshold: Threshold) -> Array:
     """p at the threshold."""
     # A division for each entry, and no product with a rounded 1/T.
-    near, rest = threshold.theta
-    t = by.above(x, threshold.theta) / sharding.computed_anew(by.unit, near) - rest
+    theta = threshold.theta
+    unit = sharding.computed_anew(by.unit, theta[0])
+    t = by.above(x, theta) / unit - by.rest(theta)
     p, _ = powers.raised(t, by.epsilon, by.offset, by.power)
     is_nearly_all = threshold.sole & (threshold.missing < 0.1)
     p = jnp.where((x == peak) & is_nearly_all, 1 - threshold.missing, p)

@@ -97,7 +97,8 @@ def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> Theta:
     two_equal, all_equal = bound(two, 2.0), bound(top.mean, pyramid.count(level, axes))
     u = jnp.maximum(two_equal, all_equal)
     is_above = (u > 0) & (u * by.epsilon < 1) & (by.epsilon <= 1)
-    return by.moved(by.origin, jnp.where(is_above, u, sharding.full_keeping_sharding(0, u)))
+    zero = sharding.full_keeping_sharding(0, u)
+    return by.moved((by.origin[0] + zero, zero), jnp.where(is_above, u, zero))
 
 
 def _advance(given: _Given, level: Level, tolerance: float, state: _State) -> _State:
@@ -112,8 +113,9 @@ def _advance(given: _Given, level: Level, tolerance: float, state: _State) -> _S
     goes_on = ~converged & (abs(delta) > 4 * eps * by.resolved(theta)) & (left > 1)
     if not by.power.on_support:
         # Where float does not hold the solution θ stays, and with it Σp.
-        aside = jnp.where(converged, 1, aside)
-        delta = jnp.where(converged | goes_on | jnp.isnan(delta), delta, 0)
+        is_fine = (abs(delta) <= 4 * eps * by.resolved(theta)) & (abs(aside - 1) < 1e-4)
+        lasts = ~(converged | goes_on | is_fine | jnp.isnan(delta))
+        delta, aside = jnp.where(lasts, 0, delta), jnp.where(lasts, aside, 1)
     taken = left > 0
     theta, aside = jax.tree.map(
         partial(jnp.where, taken), (by.moved(theta, delta), aside), (theta, state.aside)
@@ -154,7 +156,7 @@ def _support_step(given: _Given, level: Level, theta: Theta, passes: Array) -> S
     m = by.power.order
 
     def lanes(x):
-        s = by.above(x, theta) * (1 / (m * by.unit)) - theta[1] / m
+        s = by.above(x, theta) * (1 / (m * by.unit)) - by.rest(theta) / m
         is_out = (s < 0) | (x == sharding.computed_anew(left_out, theta[0]))
         return support.lanes(jnp.where(is_out, 0, s), m, with_height)
 
