@@ -30,12 +30,13 @@ class Check(NamedTuple):
 def versions() -> str:
     """What a bug report has to say about a machine."""
     devices = Counter(f"{one.platform} ({one.device_kind})" for one in jax.devices())
+    is_x64 = jax.config.read("jax_enable_x64")
     lines = [
         f"softmaxx {sx.__version__}",
         f"Python {platform.python_version()} on {platform.platform()}",
         ", ".join(f"{name} {version(name)}" for name in ("jax", "jaxlib", "numpy", "scipy")),
         "devices: " + ", ".join(f"{count} × {name}" for name, count in devices.items()),
-        f"float64 is {'on' if jax.config.jax_enable_x64 else 'off'}",
+        f"float64 is {'on' if is_x64 else 'off'}",
     ]
     return "\n".join(lines)
 
