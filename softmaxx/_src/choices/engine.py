@@ -27,8 +27,8 @@ Step = Callable[[Array, Array], tuple[Array, Array, Any]]
 ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
 _COARSE_ERROR = 1e-3  # of Σφ, where a start is all that is wanted
-_MOST_PASSES = 80  # a few do; this ends what rounding cannot tell apart
-_BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
+MOST_PASSES = 80  # a few do; this ends what rounding cannot tell apart
+BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
 
 
 def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, Array], Array]:
@@ -88,7 +88,7 @@ def solve(
     if bracket is None:
         bracket = zero - jnp.inf, zero + jnp.inf
     rest = zero if aside is None else (zero,) * aside
-    state = _State(Root(tau, zero, rest), bracket, zero + _MOST_PASSES)
+    state = _State(Root(tau, zero, rest), bracket, zero + MOST_PASSES)
     for left, step in zip(reversed(range(len(steps))), steps, strict=True):
         advance = partial(_advance, step, tolerance)
         state = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
@@ -96,7 +96,7 @@ def solve(
             (tau, delta, rest), _, _ = state
             # A few of the scores may not reach k. Then the next level starts anew.
             tau = jnp.where(jnp.isinf(delta), start, tau + delta)
-            state = _State(Root(tau, delta, rest), bracket, zero + _MOST_PASSES)
+            state = _State(Root(tau, delta, rest), bracket, zero + MOST_PASSES)
     return state.root
 
 
@@ -111,11 +111,11 @@ class _State(NamedTuple):
 def _advance(step: Step, tolerance: float, state: _State) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
     (tau, _, _), (low, high), left = state
-    passes = _MOST_PASSES - left
+    passes = MOST_PASSES - left
     delta, error, aside = step(tau, passes)
     low, high = jnp.where(delta >= 0, tau, low), jnp.where(delta <= 0, tau, high)
     target, reach = tau + delta, jnp.minimum(abs(delta), high - low)
-    inside = (low < target) & (target < high) & (passes % _BISECT_EVERY != _BISECT_EVERY - 1)
+    inside = (low < target) & (target < high) & (passes % BISECT_EVERY != BISECT_EVERY - 1)
     target = jnp.where(inside, target, _middle(tau, low, high))
     moves = (error > tolerance) & (reach > 4 * jnp.finfo(tau.dtype).eps * abs(tau))
     moves &= (target != tau) & (left > 0)
@@ -157,19 +157,17 @@ def solve_for_sum(
     reach = 64 - jnp.where(peak == -jnp.inf, 0, from_peak(found.lowest, jnp.zeros_like(peak)))
     excess = partial(_excess, value_and_slope, k, axes)
 
-    def steps(levels, origin):
-        above = scaled(origin, peak, temperature)
-        most = [_most(value_and_slope, level, axes) for level in levels]
-        each = [partial(excess, level, above) for level in levels]
-        return [
-            partial(_newton, *one, reach) for one in zip(each, [k] * len(most), most, strict=True)
-        ]
+    most = [_most(value_and_slope, level, axes) for level in levels]
+
+    def step_on(level, most, above):
+        return partial(_newton, partial(excess, level, above), k, most, reach)
 
     start = jnp.where(peak == -jnp.inf, 0, from_peak(found.mean, jnp.zeros_like(peak)))
-    tau = solve(steps(levels, peak), start, _COARSE_ERROR).tau
+    steps = [step_on(*one, from_peak) for one in zip(levels, most, strict=True)]
+    tau = solve(steps, start, _COARSE_ERROR).tau
     origin, tau = _near(x, entries, found, tau, axes)
-    tau, delta, _ = solve(steps([(x,)], origin), tau, eps)
     above = scaled(origin, peak, temperature)
+    tau, delta, _ = solve([step_on(levels[-1], most[-1], above)], tau, eps)
     t = above(x, tau)
     # δ holds for the entries that it was derived from. The others stay on their plateau.
     moves = ((value_and_slope(t)[1] != 0) & ~jnp.isinf(delta)) | jnp.isnan(delta)

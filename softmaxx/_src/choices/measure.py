@@ -32,9 +32,9 @@ class Threshold(NamedTuple):
     """The threshold of each slice, where Σp = 1.
 
     `total` is Σp as it is at θ: 1, but where float does not hold the θ of Σp = 1; for α = 1 it is
-    Σexp. `height` is how far the smoothed max
-    lies above the largest score, in units of T. `missing` is 1 − p of the largest score, to a small
-    relative error. `sole` says whether no other score is as large. These three are for losses.
+    Σexp. `height` is how far the smoothed max lies above the largest score, in units of T.
+    `missing` is 1 − p of the largest score, to a small relative error. `sole` says whether no other
+    score is as large. These three are for losses.
     """
 
     theta: Theta

@@ -13,14 +13,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmaxx._src.choices import any_alpha, measure, support
+from softmaxx._src.choices.engine import BISECT_EVERY, MOST_PASSES
 from softmaxx._src.choices.measure import Measure, Theta, Threshold
 from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import pyramid, sharding
 from softmaxx._src.core.pyramid import Level, Top
 from softmaxx._src.core.types import Array
-
-_MOST_PASSES = 80  # more than any n needs: ends what rounding cannot tell apart
-_BISECT_EVERY = 8  # passes, so that the bracket shrinks whatever the steps do
 
 
 class Step(NamedTuple):
@@ -75,7 +73,7 @@ def solve(
     # The threshold of the small level is often that of all scores.
     tolerance = float(jnp.finfo(zero.dtype).eps) / 4
     for level in levels:
-        state = _State(theta, aside, zero + _MOST_PASSES, bracket)
+        state = _State(theta, aside, zero + MOST_PASSES, bracket)
         advance = partial(_advance, given, level, tolerance)
         theta, aside, _, _ = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
     height = _height(given, alpha, theta, aside, levels[-1]) if with_height else None
@@ -104,16 +102,17 @@ def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> Theta:
 def _advance(given: _Given, level: Level, tolerance: float, state: _State) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
     theta, _, left, bracket = state
-    by, passes, eps = given.by, _MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
+    by, passes, eps = given.by, MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
     step = _support_step if by.power.on_support else _any_alpha_step
     delta, error, aside = step(given, level, theta, passes)
     if bracket is not None:
         delta, bracket = _kept_inside(by, -by.above_peak(theta), delta, bracket, passes)
     converged = error <= tolerance
-    goes_on = ~converged & (abs(delta) > 4 * eps * by.resolved(theta)) & (left > 1)
+    is_step = abs(delta) > 4 * eps * by.resolved(theta)
+    goes_on = ~converged & is_step & (left > 1)
     if not by.power.on_support:
         # Where float does not hold the solution θ stays, and with it Σp.
-        is_fine = (abs(delta) <= 4 * eps * by.resolved(theta)) & (abs(aside - 1) < 1e-4)
+        is_fine = ~is_step & (abs(aside - 1) < 1e-4)
         lasts = ~(converged | goes_on | is_fine | jnp.isnan(delta))
         delta, aside = jnp.where(lasts, 0, delta), jnp.where(lasts, aside, 1)
     taken = left > 0
@@ -130,7 +129,7 @@ def _kept_inside(
     low, high = bracket
     low, high = jnp.where(delta >= 0, at, low), jnp.where(delta <= 0, at, high)
     is_narrow = high - low <= 8 * float(jnp.finfo(at.dtype).eps) * abs(at)
-    in_turn = is_narrow | (passes % _BISECT_EVERY != _BISECT_EVERY - 1)
+    in_turn = is_narrow | (passes % BISECT_EVERY != BISECT_EVERY - 1)
     # The ends are rounded more coarsely than θ. So a step may lead onto them.
     inside = (low <= at + delta) & (at + delta <= high) & in_turn
     # Below 0 the middle is that of the logarithms: s of equal scores may be 1e-30.

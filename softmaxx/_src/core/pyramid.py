@@ -45,12 +45,15 @@ def top_and_levels(level: Level, axes: tuple[int, ...]) -> tuple[Top, list[Level
     for tail in tails:
         pair = _two_of_four(top[:2], _top(tail, axes)[:2])
         top = Top(*pair, top.mean)
-    return top, [level] if small is level else [small, level]
+    return top, _listed(small, level)
 
 
 def levels(level: Level, axes: tuple[int, ...]) -> list[Level]:
     """The levels alone."""
-    small, _ = _small(level, axes)
+    return _listed(_small(level, axes)[0], level)
+
+
+def _listed(small: Level, level: Level) -> list[Level]:
     return [level] if small is level else [small, level]
 
 

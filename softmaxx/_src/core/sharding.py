@@ -52,11 +52,6 @@ def mask_keeping_sharding(mask: Array, like: Array) -> Array:
     return mask | ((like != like) & False)
 
 
-def zeros_or_nan(like: Array) -> Array:
-    """0, and nan where `like` is nan or infinite."""
-    return 0 * like
-
-
 def is_local(x: Array) -> bool:
     """Whether all of x is on one device for certain."""
     return jax.typeof(x).sharding.mesh.empty and jax.device_count() == 1
