@@ -167,7 +167,7 @@ def solve_for_sum(
     tau = solve(steps, start, _COARSE_ERROR).tau
     origin, tau = _near(x, entries, found, tau, axes)
     above = scaled(origin, peak, temperature)
-    tau, delta, _ = solve([step_on(levels[-1], most[-1], above)], tau, eps)
+    tau, delta, _ = solve([step_on(levels[-1], most[-1], above)], tau, 4 * eps)
     t = above(x, tau)
     # δ holds for the entries that it was derived from. The others stay on their plateau.
     moves = ((value_and_slope(t)[1] != 0) & ~jnp.isinf(delta)) | jnp.isnan(delta)
@@ -231,7 +231,7 @@ def _excess(value_and_slope, k, axes, level, above, tau) -> tuple[Array, ...]:
 
     rest, full, slope = pyramid.sums_over(level, axes, lanes)
     # What is saturated is mostly a whole number, and adds up without rounding.
-    size = jnp.maximum(rest, jnp.where(full == jnp.round(full), 0, k / 8))
+    size = jnp.maximum(rest, jnp.where(full == jnp.round(full), 0, k / 32))
     return rest + (full - k), rest + full, slope, size
 
 
