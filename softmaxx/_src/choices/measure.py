@@ -14,7 +14,9 @@ the second number is u itself, which keeps its digits too. Scores are sixteenths
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 
 from softmaxx._src.choices import powers
 from softmaxx._src.choices.powers import Power
@@ -45,7 +47,11 @@ class Threshold(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """The numbers that turn a score into p. T = 0 is taken as a T below all differences."""
+    """The numbers that turn a score into p. T = 0 is taken as a T below all differences.
+
+    They have no choice axes: XLA vectorises a loop over `[rows]` on CPU, and one over `[rows, 1]`
+    it does not. Only beside the scores they are given these axes again.
+    """
 
     power: Power
     epsilon: Array | float
@@ -53,18 +59,30 @@ class Measure(NamedTuple):
     top: Array  # the largest score, in sixteenths
     unit: Array  # T, in sixteenths
     origin: Theta  # the float of θ₀, and its rest
+    axes: tuple[int, ...]
+
+    def beside(self, row: Array | float) -> Array | float:
+        """A number of each slice with the choice axes, so that it broadcasts to the scores."""
+        return row if isinstance(row, float) else lax.expand_dims(row, sorted(self.axes))
+
+    def without_axes(self, one: Array) -> Array:
+        return lax.squeeze(one, self.axes)
 
     def above(self, x: Array, theta: Theta) -> Array:
         """x less the float of θ, in sixteenths."""
+        near = self.beside(theta[0])
         # To compute x/16 in each pass costs less than to write it once and read it.
-        x = x * sharding.computed_anew(1 / 16, theta[0])
-        return jnp.minimum(x, _infinite(x)) - theta[0]
+        x = x * sharding.computed_anew(1 / 16, near)
+        return jnp.minimum(x, _infinite(x)) - near
 
     def powered(self, x: Array, theta: Theta) -> tuple[Array, Array]:
         """p, and 1/s."""
-        t = self.above(x, theta) * (1 / self.unit) - self.rest(theta)
-        smallest = float(jnp.finfo(x.dtype).eps) * self.at_peak(theta)
-        return powers.raised(t, self.epsilon, self.offset, self.power, smallest)
+        rate, rest, epsilon, offset = map(
+            self.beside, (1 / self.unit, self.rest(theta), self.epsilon, self.offset)
+        )
+        t = self.above(x, theta) * rate - rest
+        smallest = self.beside(float(jnp.finfo(x.dtype).eps) * self.at_peak(theta))
+        return powers.raised(t, epsilon, offset, self.power, smallest)
 
     def at_peak(self, theta: Theta) -> Array:
         """s of the largest score."""
@@ -118,7 +136,11 @@ def _infinite(x: Array) -> float:
     return float(jnp.finfo(x.dtype).max) / 2
 
 
-def measure(peak: Array, temperature: Array, alpha: Array, power: Power) -> Measure:
+def measure(
+    peak: Array, temperature: Array, alpha: Array, power: Power, axes: tuple[int, ...]
+) -> Measure:
+    """The measure of slices along the axes, which the numbers given have with length 1."""
+    peak, temperature, alpha = (lax.squeeze(one, axes) for one in (peak, temperature, alpha))
     dtype = jnp.finfo(peak.dtype)
     epsilon, offset, inverse = _exponent(alpha, power)
     # A score of +inf counts as eight times the largest number, so far above all others at any T.
@@ -131,7 +153,7 @@ def measure(peak: Array, temperature: Array, alpha: Array, power: Power) -> Meas
     low = low - (error + unit * inverse[1])
     is_base = offset == 0
     origin = jnp.where(is_base, high, top), jnp.where(is_base, low / unit, 0)
-    return Measure(power, epsilon, offset, top, unit, origin)
+    return Measure(power, epsilon, offset, top, unit, origin, axes)
 
 
 def _exponent(alpha: Array, power: Power) -> tuple[Any, Any, tuple[Any, Any]]:
@@ -154,15 +176,19 @@ def below_peak(by: Measure, theta: Theta, alpha: Array) -> Array:
 
 def choice(by: Measure, x: Array, peak: Array, threshold: Threshold) -> Array:
     """p at the threshold."""
-    # A division for each entry, and no product with a rounded 1/T.
+    threshold = jax.tree.map(by.without_axes, threshold)
     theta = threshold.theta
-    unit = sharding.computed_anew(by.unit, theta[0])
-    t = by.above(x, theta) / unit - by.rest(theta)
-    p, _ = powers.raised(t, by.epsilon, by.offset, by.power)
+    # The largest score where its p is known better than it can be computed, else nan.
     is_nearly_all = threshold.sole & (threshold.missing < 0.1)
-    p = jnp.where((x == peak) & is_nearly_all, 1 - threshold.missing, p)
+    known = jnp.where(is_nearly_all, lax.squeeze(peak, by.axes), jnp.nan)
+    rows = sharding.computed_anew(by.unit, theta[0]), by.rest(theta), known, 1 - threshold.missing
+    unit, rest, known, of_known = map(by.beside, lax.optimization_barrier(rows))
+    # A division for each entry, and no product with a rounded 1/T.
+    t = by.above(x, theta) / unit - rest
+    p, _ = powers.raised(t, by.beside(by.epsilon), by.beside(by.offset), by.power)
+    p = jnp.where(x == known, of_known, p)
     if by.power.on_support:
         return p
     # For large α float cannot hold s where many entries are almost equal. They are scaled to the
     # sum then.
-    return p / jnp.where(threshold.total == 0, 1, threshold.total)
+    return p / by.beside(jnp.where(threshold.total == 0, 1, threshold.total))

@@ -47,8 +47,12 @@ class _Given(NamedTuple):
     by: Measure
     sole: Array  # whether no other score is as large as the largest
     left_out: Array  # the largest score then, which is left out of the sums; else nan
-    axes: tuple[int, ...]
     with_height: bool
+
+    def sums_over(self, level: Level, lanes: pyramid.Lanes) -> list[Array]:
+        """The sums of the lanes over all scores of a level, for each slice."""
+        axes = self.by.axes
+        return [lax.squeeze(one, axes) for one in pyramid.sums_over(level, axes, lanes)]
 
 
 def solve(
@@ -65,8 +69,10 @@ def solve(
     The largest score is left out of the sums if it is the only one of its size. Its part is known
     exactly, and in a sum it would round away a small rest.
     """
-    sole, by = top.second < top.peak, measure.measure(top.peak, temperature, alpha, power)
-    given = _Given(by, sole, jnp.where(sole, top.peak, jnp.nan), axes, with_height)
+    by = measure.measure(top.peak, temperature, alpha, power, axes)
+    top, alpha = jax.tree.map(by.without_axes, (top, alpha))
+    sole = top.second < top.peak
+    given = _Given(by, sole, jnp.where(sole, top.peak, jnp.nan), with_height)
     zero = sharding.full_keeping_sharding(0, top.peak)
     bracket = None if power.on_support else _bracket(by, zero, levels[-1], axes)
     theta, aside = _start(by, top, levels[0], axes), zero
@@ -77,7 +83,8 @@ def solve(
         advance = partial(_advance, given, level, tolerance)
         theta, aside, _, _ = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
     height = _height(given, alpha, theta, aside, levels[-1]) if with_height else None
-    return Threshold(theta, aside, height, by.missing(theta), sole)
+    found = Threshold(theta, aside, height, by.missing(theta), sole)
+    return jax.tree.map(by.beside, found)
 
 
 def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> Theta:
@@ -151,15 +158,18 @@ def _bracket(by: Measure, zero: Array, level: Level, axes: tuple[int, ...]) -> t
 
 
 def _support_step(given: _Given, level: Level, theta: Theta, passes: Array) -> Step:
-    by, sole, left_out, axes, with_height = given
+    by, sole, left_out, with_height = given
     m = by.power.order
 
+    near, *rows = map(by.beside, (theta[0], 1 / (m * by.unit), by.rest(theta) / m, left_out))
+    rate, rest, left_out = rows
+
     def lanes(x):
-        s = by.above(x, theta) * (1 / (m * by.unit)) - by.rest(theta) / m
-        is_out = (s < 0) | (x == sharding.computed_anew(left_out, theta[0]))
+        s = by.above(x, theta) * rate - rest
+        is_out = (s < 0) | (x == sharding.computed_anew(left_out, near))
         return support.lanes(jnp.where(is_out, 0, s), m, with_height)
 
-    sums = pyramid.sums_over(level, axes, lanes)
+    sums = given.sums_over(level, lanes)
     at_peak = by.at_peak(theta)
     missing = by.missing_at(by.u(theta), at_peak)
     delta, error = support.step(sums, missing, at_peak, sole, passes, m)
@@ -174,7 +184,7 @@ def _any_alpha_step(given: _Given, level: Level, theta: Theta, _: Array) -> Step
         p, r = _others(given, x, theta)
         return p, p * r, p * r * r, p * r * r * r
 
-    others, *higher = pyramid.sums_over(level, given.axes, lanes)
+    others, *higher = given.sums_over(level, lanes)
     missing, r = by.missing(theta), 1 / by.at_peak(theta)
     excess, of_peak = others - jnp.where(sole, missing, 1), jnp.where(sole, 1 - missing, 0)
     total = others + of_peak
@@ -187,7 +197,8 @@ def _any_alpha_step(given: _Given, level: Level, theta: Theta, _: Array) -> Step
 def _others(given: _Given, x: Array, theta: Theta) -> tuple[Array, Array]:
     """p, 0 of a sole largest score, and 1/s."""
     p, r = given.by.powered(x, theta)
-    return jnp.where(x == sharding.computed_anew(given.left_out, theta[0]), 0, p), r
+    near, left_out = map(given.by.beside, (theta[0], given.left_out))
+    return jnp.where(x == sharding.computed_anew(left_out, near), 0, p), r
 
 
 def _height(given: _Given, alpha: Array, theta: Theta, power_sum: Array, level: Level) -> Array:
@@ -201,7 +212,7 @@ def _height(given: _Given, alpha: Array, theta: Theta, power_sum: Array, level: 
         p, r = _others(given, x, theta)
         return (jnp.where(p > 0, p / r, p),)
 
-    (others,) = pyramid.sums_over(level, given.axes, lanes)
+    (others,) = given.sums_over(level, lanes)
     # The part of a sole peak is the integral of 1 − p. Near 0 that is a difference of large terms.
     series = u * u * (0.5 - (1 - epsilon) * u * (1 / 6 - (1 - 2 * epsilon) * u / 24))
     of_peak = (1 - by.missing(theta)) * by.at_peak(theta)

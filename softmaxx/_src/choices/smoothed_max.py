@@ -128,7 +128,8 @@ def _valid(alpha: Array, temperature: Array) -> tuple[Array, Array]:
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def choice(scores, alpha, temperature, solved, power, axes):
     """The choice at the solution, with its derivative."""
-    return choice_without_derivative(alpha, temperature, solved, power).astype(scores.dtype)
+    p = choice_without_derivative(alpha, temperature, solved, power, axes)
+    return p.astype(scores.dtype)
 
 
 @partial(choice.defjvp, symbolic_zeros=True)
@@ -146,7 +147,7 @@ def _choice_jvp(power, axes, primals, tangents):
 
 
 def choice_without_derivative(
-    alpha: Array, temperature: Array, solved: Solved, power: Power
+    alpha: Array, temperature: Array, solved: Solved, power: Power, axes: tuple[int, ...]
 ) -> Array:
     """p at the solution, in the working dtype."""
     x, peak, threshold = solved
@@ -154,7 +155,8 @@ def choice_without_derivative(
     if power is Power.EXPONENTIAL:
         e = jnp.exp(engine.scaled(peak, peak, temperature)(x, threshold.theta[0]))
         return e / jnp.where(threshold.total == 0, 1, threshold.total)
-    return measure.choice(measure.measure(peak, temperature, alpha, power), x, peak, threshold)
+    by = measure.measure(peak, temperature, alpha, power, axes)
+    return measure.choice(by, x, peak, threshold)
 
 
 # The backward pass keeps one array of the scores' size: p.

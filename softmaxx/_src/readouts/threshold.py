@@ -85,8 +85,9 @@ def _tau(problem: Problem, power: Power, axes: tuple[int, ...]) -> Array:
     if power is Power.EXPONENTIAL:
         above_peak = jnp.log(found.total)
     else:
-        by = measure.measure(peak, temperature, alpha, power)
-        above_peak = measure.below_peak(by, found.theta, alpha)
+        by = measure.measure(peak, temperature, alpha, power, axes)
+        by_rows = jax.tree.map(by.without_axes, (found.theta, alpha))
+        above_peak = by.beside(measure.below_peak(by, *by_rows))
     return jnp.where(peak == -jnp.inf, peak, peak + temperature * above_peak)
 
 
