@@ -144,7 +144,7 @@ def _means(
 ) -> tuple[Array, ...]:
     """Σ p·x for each axis, `[..., 1]`."""
     p = smoothed_max.choice_without_derivative(
-        problem.alpha, problem.temperature, problem.solved, power
+        problem.alpha, problem.temperature, problem.solved, power, axes
     )
     pairs = moments.marginals(p, positions, axes)
     return tuple((marginal * x).sum(axes, keepdims=True) for marginal, x in pairs)
