@@ -8,7 +8,7 @@ u = (θ − θ₀)/T ≥ 0 says how far θ is above the θ₀ at which the large
 
 θ is a float near the threshold, and how far the threshold lies above it in units of T. So x − θ
 keeps its digits for an entry that barely has weight. Where the largest score has almost all weight,
-the second number is u itself, which keeps its digits too. Scores are sixteenths: the difference of
+the search counts u itself, which keeps its digits too. Scores are sixteenths: the difference of
 3e38 and −3e38 does not overflow.
 """
 
@@ -23,9 +23,7 @@ from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import sharding, two_floats
 from softmaxx._src.core.types import Array
 
-# A float in sixteenths, and the rest in units of T. Where the float is that of θ₀ and the second
-# number is not negative, it is u.
-Theta = tuple[Array, Array]
+Theta = tuple[Array, Array]  # a float in sixteenths, and the rest in units of T
 
 _FROM_BASE = 0.2  # ε; below it s is never small, and 1 + ε·t rounds less than a θ far below
 
@@ -70,15 +68,15 @@ class Measure(NamedTuple):
 
     def above(self, x: Array, theta: Theta) -> Array:
         """x less the float of θ, in sixteenths."""
-        near = self.beside(theta[0])
+        near, rest = map(self.beside, theta)
         # To compute x/16 in each pass costs less than to write it once and read it.
-        x = x * sharding.computed_anew(1 / 16, near)
+        x = x * sharding.computed_anew(1 / 16, rest)
         return jnp.minimum(x, _infinite(x)) - near
 
     def powered(self, x: Array, theta: Theta) -> tuple[Array, Array]:
         """p, and 1/s."""
         rate, rest, epsilon, offset = map(
-            self.beside, (1 / self.unit, self.rest(theta), self.epsilon, self.offset)
+            self.beside, (1 / self.unit, theta[1], self.epsilon, self.offset)
         )
         t = self.above(x, theta) * rate - rest
         smallest = self.beside(float(jnp.finfo(x.dtype).eps) * self.at_peak(theta))
@@ -90,45 +88,56 @@ class Measure(NamedTuple):
 
     def above_peak(self, theta: Theta) -> Array:
         """(peak − θ)/T."""
-        return (self.top - theta[0]) / self.unit - self.rest(theta)
+        return (self.top - theta[0]) / self.unit - theta[1]
 
-    def rest(self, theta: Theta) -> Array:
-        """How far θ lies above its float."""
-        return theta[1] + jnp.where(self._has_u(theta), self.origin[1], 0)
-
-    def u(self, theta: Theta) -> Array:
-        away = (theta[0] - self.origin[0]) / self.unit + (theta[1] - self.origin[1])
-        return jnp.where(self._has_u(theta), theta[1], away)
-
-    def _has_u(self, theta: Theta) -> Array:
-        return (theta[0] == self.origin[0]) & ~(theta[1] < 0)
-
-    def resolved(self, theta: Theta) -> Array:
+    def resolved(self, theta: Theta, u: Array) -> Array:
         """u, or how far it is from 1/ε: the smaller of the two. Float resolves θ relative to it."""
         below_base = jnp.where(self.offset == 0, self.above_peak(theta), jnp.inf)
-        return jnp.minimum(self.u(theta), below_base)
+        return jnp.minimum(u, below_base)
 
-    def moved(self, theta: Theta, delta: Array) -> Theta:
-        """The θ of u + δ."""
-        near, u = theta[0], jnp.maximum(theta[1] + delta, 0)
+    def place(self, theta: Theta) -> tuple["Place", Array]:
+        """A place near θ, and how far θ lies above it."""
+        near, rest = lax.optimization_barrier(theta)
+        (high, low), zero = self.origin, sharding.full_keeping_sharding(0, rest)
+        u = jnp.maximum((near - high) / self.unit + (rest - low), 0)
         # For b = 1 all is measured from the largest score.
-        stays = (self._has_u(theta) & (self.epsilon * u < 1 / 16)) | (self.offset != 0)
-        rest = self.rest(theta) + delta
-        new = jnp.where(stays, near, near + rest * self.unit)
-        rest = rest - (new - near) / self.unit
-        back = jnp.where((new == self.origin[0]) & (rest >= 0), self.origin[1], 0)
-        return new, jnp.where(stays, u, rest - back)
+        is_origin = ((near == high) & (self.epsilon * u < 1 / 16)) | (self.offset != 0)
+        # The barriers let XLA compute this once, and not in each of the loops that it makes.
+        new = lax.optimization_barrier(jnp.where(is_origin, high, near + rest * self.unit))
+        is_origin = new == high
+        lift = jnp.where(is_origin, 0, (new - high) / self.unit - low)
+        away = jnp.where(is_origin, u, rest - (new - near) / self.unit)
+        return Place(new, zero + jnp.where(is_origin, low, 0), zero + lift), away
 
-    def missing(self, theta: Theta) -> Array:
+    def missing(self, theta: Theta, u: Array) -> Array:
         """1 − p of the largest score."""
-        return self.missing_at(self.u(theta), self.at_peak(theta))
-
-    def missing_at(self, u: Array, at_peak: Array) -> Array:
         less = self.epsilon * u
         if self.power.on_support:
             return less if self.power is Power.LINEAR else less * (2 - less)
-        log_s = jnp.where(less < 0.5, jnp.log1p(-jnp.minimum(less, 0.5)), jnp.log(at_peak))
+        log_s = jnp.where(less < 0.5, jnp.log1p(-jnp.minimum(less, 0.5)), jnp.log(self.at_peak(theta)))
         return -jnp.expm1(log_s / self.epsilon)
+
+
+class Place(NamedTuple):
+    """A number near the threshold that does not change while a level is searched.
+
+    With θ counted as v from here, in units of T, θ is the float `near` and a rest of v + shift, and
+    u is v + lift. At θ₀ the lift is 0, and v keeps the digits of u.
+    """
+
+    near: Array
+    shift: Array
+    lift: Array
+
+    def theta(self, v: Array) -> Theta:
+        return self.near, v + self.shift
+
+    def u(self, v: Array) -> Array:
+        return v + self.lift
+
+    def moved(self, v: Array, delta: Array) -> Array:
+        """v after the step δ; u does not fall below 0."""
+        return jnp.maximum(v + delta, -self.lift)
 
 
 def _infinite(x: Array) -> float:
@@ -146,11 +155,14 @@ def measure(
     # A score of +inf counts as eight times the largest number, so far above all others at any T.
     top = jnp.where(peak == -jnp.inf, 0, jnp.minimum(peak / 16, _infinite(peak)))
     unit = jnp.clip(temperature / 16, float(dtype.tiny) * 2**10, float(dtype.max) / 16)
-    scale = jnp.where(unit > 1, float(dtype.eps), 1)  # so that no product overflows
-    below, error = two_floats.two_product(unit * scale, inverse[0])
-    below, error = below / scale, error / scale
-    high, low = two_floats.two_sum(top, -below)
-    low = low - (error + unit * inverse[1])
+    if power.on_support:
+        high, low = two_floats.two_sum(top, -unit * power.order)  # this product does not round
+    else:
+        scale = jnp.where(unit > 1, float(dtype.eps), 1)  # so that no product overflows
+        below, error = two_floats.two_product(unit * scale, inverse[0])
+        below, error = below / scale, error / scale
+        high, low = two_floats.two_sum(top, -below)
+        low = low - (error + unit * inverse[1])
     is_base = offset == 0
     origin = jnp.where(is_base, high, top), jnp.where(is_base, low / unit, 0)
     return Measure(power, epsilon, offset, top, unit, origin, axes)
@@ -181,7 +193,7 @@ def choice(by: Measure, x: Array, peak: Array, threshold: Threshold) -> Array:
     # The largest score where its p is known better than it can be computed, else nan.
     is_nearly_all = threshold.sole & (threshold.missing < 0.1)
     known = jnp.where(is_nearly_all, lax.squeeze(peak, by.axes), jnp.nan)
-    rows = sharding.computed_anew(by.unit, theta[0]), by.rest(theta), known, 1 - threshold.missing
+    rows = sharding.computed_anew(by.unit, theta[0]), theta[1], known, 1 - threshold.missing
     unit, rest, known, of_known = map(by.beside, lax.optimization_barrier(rows))
     # A division for each entry, and no product with a rounded 1/T.
     t = by.above(x, theta) / unit - rest

@@ -14,7 +14,7 @@ from jax import lax
 
 from softmaxx._src.choices import any_alpha, measure, support
 from softmaxx._src.choices.engine import BISECT_EVERY, MOST_PASSES
-from softmaxx._src.choices.measure import Measure, Theta, Threshold
+from softmaxx._src.choices.measure import Measure, Place, Theta, Threshold
 from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import pyramid, sharding
 from softmaxx._src.core.pyramid import Level, Top
@@ -35,7 +35,7 @@ class Step(NamedTuple):
 class _State(NamedTuple):
     """What the loop carries of each slice."""
 
-    theta: Theta
+    v: Array  # how far θ lies above the place
     aside: Array
     left: Array  # the passes that it may still take; 0 when it has ended
     bracket: Any  # two numbers with (θ − peak)/T between them, or None
@@ -79,11 +79,13 @@ def solve(
     # The threshold of the small level is often that of all scores.
     tolerance = float(jnp.finfo(zero.dtype).eps) / 4
     for level in levels:
-        state = _State(theta, aside, zero + MOST_PASSES, bracket)
-        advance = partial(_advance, given, level, tolerance)
-        theta, aside, _, _ = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
-    height = _height(given, alpha, theta, aside, levels[-1]) if with_height else None
-    found = Threshold(theta, aside, height, by.missing(theta), sole)
+        place, v = by.place(theta)
+        state = _State(v, aside, zero + MOST_PASSES, bracket)
+        advance = partial(_advance, given, level, place, tolerance)
+        v, aside, _, _ = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
+        theta, u = place.theta(v), place.u(v)
+    height = _height(given, alpha, theta, u, aside, levels[-1]) if with_height else None
+    found = Threshold(theta, aside, height, by.missing(theta, u), sole)
     return jax.tree.map(by.beside, found)
 
 
@@ -103,19 +105,22 @@ def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> Theta:
     u = jnp.maximum(two_equal, all_equal)
     is_above = (u > 0) & (u * by.epsilon < 1) & (by.epsilon <= 1)
     zero = sharding.full_keeping_sharding(0, u)
-    return by.moved((by.origin[0] + zero, zero), jnp.where(is_above, u, zero))
+    return by.origin[0] + zero, by.origin[1] + jnp.where(is_above, u, zero)
 
 
-def _advance(given: _Given, level: Level, tolerance: float, state: _State) -> _State:
+def _advance(
+    given: _Given, level: Level, place: Place, tolerance: float, state: _State
+) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
-    theta, _, left, bracket = state
+    v, _, left, bracket = state
     by, passes, eps = given.by, MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
+    theta, u = place.theta(v), place.u(v)
     step = _support_step if by.power.on_support else _any_alpha_step
-    delta, error, aside = step(given, level, theta, passes)
+    delta, error, aside = step(given, level, theta, u, passes)
     if bracket is not None:
         delta, bracket = _kept_inside(by, -by.above_peak(theta), delta, bracket, passes)
     converged = error <= tolerance
-    is_step = abs(delta) > 4 * eps * by.resolved(theta)
+    is_step = abs(delta) > 4 * eps * by.resolved(theta, u)
     goes_on = ~converged & is_step & (left > 1)
     if not by.power.on_support:
         # Where float does not hold the solution θ stays, and with it Σp.
@@ -123,10 +128,9 @@ def _advance(given: _Given, level: Level, tolerance: float, state: _State) -> _S
         lasts = ~(converged | goes_on | is_fine | jnp.isnan(delta))
         delta, aside = jnp.where(lasts, 0, delta), jnp.where(lasts, aside, 1)
     taken = left > 0
-    theta, aside = jax.tree.map(
-        partial(jnp.where, taken), (by.moved(theta, delta), aside), (theta, state.aside)
-    )
-    return _State(theta, aside, jnp.where(taken & goes_on, left - 1, 0), bracket)
+    v = jnp.where(taken, place.moved(v, delta), v)
+    aside = jnp.where(taken, aside, state.aside)
+    return _State(v, aside, jnp.where(taken & goes_on, left - 1, 0), bracket)
 
 
 def _kept_inside(
@@ -157,27 +161,26 @@ def _bracket(by: Measure, zero: Array, level: Level, axes: tuple[int, ...]) -> t
     return low + zero, jnp.where(by.offset == 0, above_base, above_peak) + zero
 
 
-def _support_step(given: _Given, level: Level, theta: Theta, passes: Array) -> Step:
+def _support_step(given: _Given, level: Level, theta: Theta, u: Array, passes: Array) -> Step:
     by, sole, left_out, with_height = given
     m = by.power.order
 
-    near, *rows = map(by.beside, (theta[0], 1 / (m * by.unit), by.rest(theta) / m, left_out))
-    rate, rest, left_out = rows
+    rate, rest, left_out = map(by.beside, (1 / (m * by.unit), theta[1] / m, left_out))
 
     def lanes(x):
         s = by.above(x, theta) * rate - rest
-        is_out = (s < 0) | (x == sharding.computed_anew(left_out, near))
+        is_out = (s < 0) | (x == sharding.computed_anew(left_out, rest))
         return support.lanes(jnp.where(is_out, 0, s), m, with_height)
 
     sums = given.sums_over(level, lanes)
     at_peak = by.at_peak(theta)
-    missing = by.missing_at(by.u(theta), at_peak)
+    missing = by.missing(theta, u)
     delta, error = support.step(sums, missing, at_peak, sole, passes, m)
     aside = support.power_sum(sums, delta, m) if with_height else jnp.zeros_like(delta)
     return Step(m * delta, error, aside)
 
 
-def _any_alpha_step(given: _Given, level: Level, theta: Theta, _: Array) -> Step:
+def _any_alpha_step(given: _Given, level: Level, theta: Theta, u: Array, _: Array) -> Step:
     by, sole = given.by, given.sole
 
     def lanes(x):
@@ -185,26 +188,28 @@ def _any_alpha_step(given: _Given, level: Level, theta: Theta, _: Array) -> Step
         return p, p * r, p * r * r, p * r * r * r
 
     others, *higher = given.sums_over(level, lanes)
-    missing, r = by.missing(theta), 1 / by.at_peak(theta)
+    missing, r = by.missing(theta, u), 1 / by.at_peak(theta)
     excess, of_peak = others - jnp.where(sole, missing, 1), jnp.where(sole, 1 - missing, 0)
     total = others + of_peak
     higher = [one + of_peak * r**k for k, one in enumerate(higher, 1)]
     delta, error = any_alpha.series_step(excess, total, higher, by.epsilon)
-    left = jnp.where(sole, jnp.clip(by.u(theta) + delta, 0, 1), 1)
+    left = jnp.where(sole, jnp.clip(u + delta, 0, 1), 1)
     return Step(delta, jnp.where(error == 0, 0, error / left), total)
 
 
 def _others(given: _Given, x: Array, theta: Theta) -> tuple[Array, Array]:
     """p, 0 of a sole largest score, and 1/s."""
     p, r = given.by.powered(x, theta)
-    near, left_out = map(given.by.beside, (theta[0], given.left_out))
-    return jnp.where(x == sharding.computed_anew(left_out, near), 0, p), r
+    rest, left_out = map(given.by.beside, (theta[1], given.left_out))
+    return jnp.where(x == sharding.computed_anew(left_out, rest), 0, p), r
 
 
-def _height(given: _Given, alpha: Array, theta: Theta, power_sum: Array, level: Level) -> Array:
+def _height(
+    given: _Given, alpha: Array, theta: Theta, u: Array, power_sum: Array, level: Level
+) -> Array:
     """How far the smoothed max lies above the peak, in units of T: u + (Σ p^α − 1)/α."""
     by, sole = given.by, given.sole
-    u, epsilon = by.u(theta), by.epsilon
+    epsilon = by.epsilon
     if by.power.on_support:
         return support.height(epsilon * u, power_sum, sole, by.power.order)
 
@@ -215,6 +220,6 @@ def _height(given: _Given, alpha: Array, theta: Theta, power_sum: Array, level: 
     (others,) = given.sums_over(level, lanes)
     # The part of a sole peak is the integral of 1 − p. Near 0 that is a difference of large terms.
     series = u * u * (0.5 - (1 - epsilon) * u * (1 / 6 - (1 - 2 * epsilon) * u / 24))
-    of_peak = (1 - by.missing(theta)) * by.at_peak(theta)
+    of_peak = (1 - by.missing(theta, u)) * by.at_peak(theta)
     of_sole = jnp.where(u < 1e-2, series, u + (of_peak - 1) / alpha)
     return others / alpha + jnp.where(sole, of_sole, u - 1 / alpha)
