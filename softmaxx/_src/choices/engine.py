@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import pyramid, reductions, sharding
+from softmaxx._src.core import elementary, pyramid, reductions, sharding
 from softmaxx._src.core.types import Array
 
 Bracket = tuple[Array, Array]
@@ -44,7 +44,7 @@ def scaled(origin: Array, peak: Array, temperature: Array) -> Callable[[Array, A
     def above(x, tau):
         # To compute x/16 in each pass costs less than to write it once and read it.
         x = x * sharding.computed_anew(1 / 16, tau)
-        return (jnp.minimum(x, largest / 16) - shift) * rate - tau
+        return (elementary.smaller(x, largest / 16) - shift) * rate - tau
 
     return above
 

@@ -20,7 +20,7 @@ from jax import lax
 
 from softmaxx._src.choices import powers
 from softmaxx._src.choices.powers import Power
-from softmaxx._src.core import sharding, two_floats
+from softmaxx._src.core import elementary, sharding, two_floats
 from softmaxx._src.core.types import Array
 
 Theta = tuple[Array, Array]  # a float in sixteenths, and the rest in units of T
@@ -66,19 +66,19 @@ class Measure(NamedTuple):
     def without_axes(self, one: Array) -> Array:
         return lax.squeeze(one, self.axes)
 
-    def above(self, x: Array, theta: Theta) -> Array:
-        """x less the float of θ, in sixteenths."""
+    def times(self, scale: Array | float, x: Array, theta: Theta) -> Array:
+        """(x − θ)/T, times a number of each slice."""
         near, rest = map(self.beside, theta)
+        rows = scale / self.unit, scale * theta[1], scale * self.above_peak(theta)
+        rate, rest, of_peak = map(self.beside, rows)
         # To compute x/16 in each pass costs less than to write it once and read it.
-        x = x * sharding.computed_anew(1 / 16, rest)
-        return jnp.minimum(x, _infinite(x)) - near
+        t = (x * sharding.computed_anew(1 / 16, rest) - near) * rate - rest
+        return elementary.smaller(t, of_peak)  # of a score of +inf too
 
     def powered(self, x: Array, theta: Theta) -> tuple[Array, Array]:
         """p, and 1/s."""
-        rate, rest, epsilon, offset = map(
-            self.beside, (1 / self.unit, theta[1], self.epsilon, self.offset)
-        )
-        t = self.above(x, theta) * rate - rest
+        epsilon, offset = map(self.beside, (self.epsilon, self.offset))
+        t = self.times(1.0, x, theta)
         smallest = self.beside(float(jnp.finfo(x.dtype).eps) * self.at_peak(theta))
         return powers.raised(t, epsilon, offset, self.power, smallest)
 
@@ -105,9 +105,9 @@ class Measure(NamedTuple):
         # The barriers let XLA compute this once, and not in each of the loops that it makes.
         new = lax.optimization_barrier(jnp.where(is_origin, high, near + rest * self.unit))
         is_origin = new == high
-        lift = jnp.where(is_origin, 0, (new - high) / self.unit - low)
+        least = jnp.where(is_origin, 0, low - (new - high) / self.unit)
         away = jnp.where(is_origin, u, rest - (new - near) / self.unit)
-        return Place(new, zero + jnp.where(is_origin, low, 0), zero + lift), away
+        return Place(new, zero + jnp.where(is_origin, low, 0), zero + least), away
 
     def missing(self, theta: Theta, u: Array) -> Array:
         """1 − p of the largest score."""
@@ -121,23 +121,23 @@ class Measure(NamedTuple):
 class Place(NamedTuple):
     """A number near the threshold that does not change while a level is searched.
 
-    With θ counted as v from here, in units of T, θ is the float `near` and a rest of v + shift, and
-    u is v + lift. At θ₀ the lift is 0, and v keeps the digits of u.
+    With θ counted as v from here, in units of T, θ is the float `near` and a rest of v + shift. At θ₀
+    `least` is 0, and v keeps the digits of u.
     """
 
     near: Array
     shift: Array
-    lift: Array
+    least: Array  # v at θ₀
 
     def theta(self, v: Array) -> Theta:
         return self.near, v + self.shift
 
     def u(self, v: Array) -> Array:
-        return v + self.lift
+        return v - self.least
 
     def moved(self, v: Array, delta: Array) -> Array:
         """v after the step δ; u does not fall below 0."""
-        return jnp.maximum(v + delta, -self.lift)
+        return jnp.maximum(v + delta, self.least)
 
 
 def _infinite(x: Array) -> float:
@@ -193,12 +193,12 @@ def choice(by: Measure, x: Array, peak: Array, threshold: Threshold) -> Array:
     # The largest score where its p is known better than it can be computed, else nan.
     is_nearly_all = threshold.sole & (threshold.missing < 0.1)
     known = jnp.where(is_nearly_all, lax.squeeze(peak, by.axes), jnp.nan)
-    rows = sharding.computed_anew(by.unit, theta[0]), theta[1], known, 1 - threshold.missing
-    unit, rest, known, of_known = map(by.beside, lax.optimization_barrier(rows))
-    # A division for each entry, and no product with a rounded 1/T.
-    t = by.above(x, theta) / unit - rest
+    # XLA would compute these again for each entry.
+    rest, known, missing = lax.optimization_barrier((theta[1], known, threshold.missing))
+    t = by.times(1.0, x, (theta[0], rest))
+    known, missing = map(by.beside, (known, missing))
     p, _ = powers.raised(t, by.beside(by.epsilon), by.beside(by.offset), by.power)
-    p = jnp.where(x == known, of_known, p)
+    p = jnp.where(x == known, 1 - missing, p)
     if by.power.on_support:
         return p
     # For large α float cannot hold s where many entries are almost equal. They are scaled to the

@@ -75,9 +75,9 @@ def raised(
     y = epsilon * t
     s = offset + y
     positive = jnp.where(s <= 0, 1, s)
-    r = 1 / jnp.maximum(positive, smallest)
+    r = 1 / elementary.larger(positive, smallest)
     if power not in (Power.EXPONENTIAL, Power.ANY):
-        return jnp.maximum(s, 0) ** power.order, r
+        return jnp.where(s <= 0, 0, s) ** power.order, r
     # Where s is near 1 the rounding of the sum is compensated, as in log1p. Without an offset the
     # correction is exactly 0.
     log_s = _log2(positive) + (y - (positive - offset)) * (1 / math.log(2))

@@ -165,12 +165,12 @@ def _support_step(given: _Given, level: Level, theta: Theta, u: Array, passes: A
     by, sole, left_out, with_height = given
     m = by.power.order
 
-    rate, rest, left_out = map(by.beside, (1 / (m * by.unit), theta[1] / m, left_out))
+    rest, left_out = map(by.beside, (theta[1], left_out))
 
     def lanes(x):
-        s = by.above(x, theta) * rate - rest
-        is_out = (s < 0) | (x == sharding.computed_anew(left_out, rest))
-        return support.lanes(jnp.where(is_out, 0, s), m, with_height)
+        s = by.times(by.epsilon, x, theta)
+        is_out = (s <= 0) | (x == sharding.computed_anew(left_out, rest))
+        return support.lanes(s, ~is_out, m, with_height)
 
     sums = given.sums_over(level, lanes)
     at_peak = by.at_peak(theta)
@@ -188,11 +188,15 @@ def _any_alpha_step(given: _Given, level: Level, theta: Theta, u: Array, _: Arra
         return p, p * r, p * r * r, p * r * r * r
 
     others, *higher = given.sums_over(level, lanes)
-    missing, r = by.missing(theta, u), 1 / by.at_peak(theta)
+    missing = lax.optimization_barrier(by.missing(theta, u))
+    r = 1 / by.at_peak(theta)
     excess, of_peak = others - jnp.where(sole, missing, 1), jnp.where(sole, 1 - missing, 0)
     total = others + of_peak
     higher = [one + of_peak * r**k for k, one in enumerate(higher, 1)]
-    delta, error = any_alpha.series_step(excess, total, higher, by.epsilon)
+    # XLA would compute the step again in each loop that needs it.
+    delta, error = lax.optimization_barrier(
+        any_alpha.series_step(excess, total, higher, by.epsilon)
+    )
     left = jnp.where(sole, jnp.clip(u + delta, 0, 1), 1)
     return Step(delta, jnp.where(error == 0, 0, error / left), total)
 

@@ -13,9 +13,10 @@ from softmaxx._src.core.types import Array
 _NEWTON_AFTER = 8  # passes: from then on no step can go in a circle
 
 
-def lanes(s: Array, m: int, with_height: bool) -> tuple[Array, ...]:
+def lanes(s: Array, on: Array, m: int, with_height: bool) -> tuple[Array, ...]:
     """What is summed of each entry: its count, s, for m = 2 s², and s^{m+1} for the height."""
-    return ((s > 0).astype(s.dtype), s, s * s, s * s * s)[: m + 1 + with_height]
+    count, s = on.astype(s.dtype), jnp.where(on, s, 0)
+    return (count, s, s * s, s * s * s)[: m + 1 + with_height]
 
 
 def step(

@@ -1,4 +1,7 @@
-"""Elementary functions with finite derivatives: √x and x·log x at 0, log x, (eʸ − 1)/y at 0."""
+"""Elementary functions with finite derivatives, and the larger and smaller of two numbers.
+
+The functions are √x and x·log x at 0, log x, tanh, (eʸ − 1)/y at 0.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +11,19 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmaxx._src.core.types import Array
+
+
+def larger(a: Array | float, b: Array | float) -> Array:
+    """The larger of two numbers, and a where one of them is nan.
+
+    XLA's maximum passes on nan, and takes several instructions for that on CPU.
+    """
+    return jnp.where(b > a, b, a)
+
+
+def smaller(a: Array | float, b: Array | float) -> Array:
+    """The smaller of two numbers, and a where one of them is nan."""
+    return jnp.where(b < a, b, a)
 
 
 def sqrt_with_zero_slope(square: Array) -> Array:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import export, lax
 
-from softmaxx._src.core import reductions, sharding
+from softmaxx._src.core import elementary, reductions, sharding
 from softmaxx._src.core.types import Array
 
 Lanes = Callable[[Array], tuple[Array, ...]]  # functions of each score, to be summed
@@ -98,7 +98,7 @@ def _top(level: Level, axes: tuple[int, ...]) -> Top:
     part = reduce(jnp.add, [x * share for x in level])
     if any(sharding.shard_count(first, axis) > 1 for axis in axes):
         return Top(*_two_of_shards(level, axes), part.sum(axes, keepdims=True))
-    lanes = first, *seconds, jnp.minimum(first, -jnp.inf)  # −∞ that keeps the sharding
+    lanes = first, *seconds, sharding.full_keeping_sharding(-jnp.inf, first)
     start = jnp.asarray(-jnp.inf, first.dtype)
 
     def fold(a, b):
@@ -140,7 +140,7 @@ def sums_over(level: Level, axes: tuple[int, ...], lanes: Lanes) -> list[Array]:
 def two_largest(blocks: Sequence[Array], axis: int) -> tuple[Array, Array]:
     """The largest entry along the axis and the second, of one array or of such a pair."""
     largest = blocks[0]
-    pair = (*blocks, jnp.minimum(largest, -jnp.inf))[:2]  # −∞ that keeps the sharding
+    pair = (*blocks, sharding.full_keeping_sharding(-jnp.inf, largest))[:2]
     others = [*largest.shape[: axis - 1], *largest.shape[axis + 2 :]]
     if any(export.is_symbolic_dim(size) or size > 1 for size in others):
         pair = lax.reduce(pair, (jnp.asarray(-jnp.inf, largest.dtype),) * 2, _two_of_four, (axis,))
@@ -158,4 +158,8 @@ def two_largest(blocks: Sequence[Array], axis: int) -> tuple[Array, Array]:
 
 def _two_of_four(a: Sequence[Array], b: Sequence[Array]) -> tuple[Array, Array]:
     """The two largest of two pairs, each in falling order."""
-    return jnp.maximum(a[0], b[0]), jnp.maximum(jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1]))
+    second = elementary.larger(a[1], b[1])
+    return (
+        elementary.larger(a[0], b[0]),
+        elementary.larger(elementary.smaller(b[0], a[0]), second),
+    )

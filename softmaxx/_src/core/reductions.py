@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import export, lax
 
-from softmaxx._src.core import sharding
+from softmaxx._src.core import elementary, sharding
 from softmaxx._src.core.types import Array
 
 BLOCK = 8  # longest block, the fastest by measurement on CPU
@@ -33,8 +33,8 @@ class Fold(NamedTuple):
 
 
 SUM = Fold(jnp.add, 0, jnp.sum)
-LEAST = Fold(jnp.minimum, math.inf, jnp.min)
-LARGEST = Fold(jnp.maximum, -math.inf, jnp.max)
+LEAST = Fold(elementary.smaller, math.inf, jnp.min)
+LARGEST = Fold(elementary.larger, -math.inf, jnp.max)
 
 
 def sums(values: Sequence[Array], axes: tuple[int, ...], block: int = BLOCK) -> list[Array]:

@@ -7,6 +7,7 @@ A loop, a rule or a `shard_map` wants arrays that are spread over the devices al
 import math
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType
 
@@ -39,6 +40,8 @@ def full_keeping_sharding(value: float, like: Array) -> Array:
 
     Manual axes are those that `jax.shard_map` maps over.
     """
+    if is_local(like):
+        return jnp.full_like(like, value)
     return (like != like).astype(like.dtype) * 0 + value
 
 
