@@ -95,19 +95,24 @@ class Measure(NamedTuple):
         below_base = jnp.where(self.offset == 0, self.above_peak(theta), jnp.inf)
         return jnp.minimum(u, below_base)
 
-    def place(self, theta: Theta) -> tuple["Place", Array]:
-        """A place near θ, and how far θ lies above it."""
-        near, rest = lax.optimization_barrier(theta)
-        (high, low), zero = self.origin, sharding.full_keeping_sharding(0, rest)
-        u = jnp.maximum((near - high) / self.unit + (rest - low), 0)
-        # For b = 1 all is measured from the largest score.
-        is_origin = ((near == high) & (self.epsilon * u < 1 / 16)) | (self.offset != 0)
-        # The barriers let XLA compute this once, and not in each of the loops that it makes.
-        new = lax.optimization_barrier(jnp.where(is_origin, high, near + rest * self.unit))
-        is_origin = new == high
-        least = jnp.where(is_origin, 0, low - (new - high) / self.unit)
-        away = jnp.where(is_origin, u, rest - (new - near) / self.unit)
-        return Place(new, zero + jnp.where(is_origin, low, 0), zero + least), away
+    def place(self, near: Array) -> "Place":
+        (high, low), is_origin = self.origin, near == self.origin[0]
+        shift = jnp.where(is_origin, low, 0)
+        return Place(near, shift, jnp.where(is_origin, 0, low - (near - high) / self.unit))
+
+    def nearer(self, place: "Place", v: Array) -> tuple[Array, Array]:
+        """The float that is nearest to θ, and v counted from there.
+
+        θ stays counted from θ₀ near there; for b = 1 it always does.
+        """
+        near, rest = place.theta(v)
+        high, low = self.origin
+        stays = ((near == high) & (self.epsilon * place.u(v) < 1 / 16)) | (self.offset != 0)
+        # The barrier lets XLA compute this once, and not in each of the loops that it makes.
+        new = lax.optimization_barrier(jnp.where(stays, near, near + rest * self.unit))
+        rest = rest - (new - near) / self.unit
+        arrives = jnp.where(new == high, jnp.maximum(rest - low, 0), rest)
+        return new, jnp.where(stays, v, arrives)
 
     def missing(self, theta: Theta, u: Array) -> Array:
         """1 − p of the largest score."""
@@ -119,7 +124,7 @@ class Measure(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A number near the threshold that does not change while a level is searched.
+    """A number near the threshold, from which it is counted.
 
     With θ counted as v from here, in units of T, θ is the float `near` and a rest of v + shift. At θ₀
     `least` is 0, and v keeps the digits of u.

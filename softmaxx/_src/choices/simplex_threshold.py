@@ -35,6 +35,7 @@ class Step(NamedTuple):
 class _State(NamedTuple):
     """What the loop carries of each slice."""
 
+    near: Array | None  # the place that θ is counted from, where that moves
     v: Array  # how far θ lies above the place
     aside: Array
     left: Array  # the passes that it may still take; 0 when it has ended
@@ -75,22 +76,23 @@ def solve(
     given = _Given(by, sole, jnp.where(sole, top.peak, jnp.nan), with_height)
     zero = sharding.full_keeping_sharding(0, top.peak)
     bracket = None if power.on_support else _bracket(by, zero, levels[-1], axes)
-    theta, aside = _start(by, top, levels[0], axes), zero
+    near, v, aside = by.origin[0] + zero, _start(by, top, levels[0]), zero
     # The threshold of the small level is often that of all scores.
     tolerance = float(jnp.finfo(zero.dtype).eps) / 4
     for level in levels:
-        place, v = by.place(theta)
-        state = _State(v, aside, zero + MOST_PASSES, bracket)
-        advance = partial(_advance, given, level, place, tolerance)
-        v, aside, _, _ = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
-        theta, u = place.theta(v), place.u(v)
+        near, v = by.nearer(by.place(near), v)
+        start = _State(None if power.on_support else near, v, aside, zero + MOST_PASSES, bracket)
+        advance = partial(_advance, given, level, by.place(near), tolerance)
+        found = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, start)
+        near, v, aside = near if power.on_support else found.near, found.v, found.aside
+    theta, u = by.place(near).theta(v), by.place(near).u(v)
     height = _height(given, alpha, theta, u, aside, levels[-1]) if with_height else None
     found = Threshold(theta, aside, height, by.missing(theta, u), sole)
     return jax.tree.map(by.beside, found)
 
 
-def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> Theta:
-    """A lower bound of the threshold.
+def _start(by: Measure, top: Top, level: Level) -> Array:
+    """The u of a lower bound of the threshold.
 
     For ε ≤ 1 the power is convex. So by Jensen's inequality k scores have at least the Σp of k
     scores that all equal their mean. That is 1 where θ is the mean less T·k^{−ε}/ε.
@@ -101,19 +103,19 @@ def _start(by: Measure, top: Top, level: Level, axes: tuple[int, ...]) -> Theta:
         return (mean - by.top) / by.unit + all_equal
 
     two = jnp.where(top.second == -jnp.inf, -jnp.inf, by.top / 2 + top.second / 32)
-    two_equal, all_equal = bound(two, 2.0), bound(top.mean, pyramid.count(level, axes))
+    two_equal, all_equal = bound(two, 2.0), bound(top.mean, pyramid.count(level, by.axes))
     u = jnp.maximum(two_equal, all_equal)
     is_above = (u > 0) & (u * by.epsilon < 1) & (by.epsilon <= 1)
-    zero = sharding.full_keeping_sharding(0, u)
-    return by.origin[0] + zero, by.origin[1] + jnp.where(is_above, u, zero)
+    return jnp.where(is_above, u, sharding.full_keeping_sharding(0, u))
 
 
 def _advance(
     given: _Given, level: Level, place: Place, tolerance: float, state: _State
 ) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
-    v, _, left, bracket = state
+    near, v, _, left, bracket = state
     by, passes, eps = given.by, MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
+    place = place if near is None else by.place(near)
     theta, u = place.theta(v), place.u(v)
     step = _support_step if by.power.on_support else _any_alpha_step
     delta, error, aside = step(given, level, theta, u, passes)
@@ -129,8 +131,10 @@ def _advance(
         delta, aside = jnp.where(lasts, 0, delta), jnp.where(lasts, aside, 1)
     taken = left > 0
     v = jnp.where(taken, place.moved(v, delta), v)
+    if near is not None:
+        near, v = by.nearer(place, v)
     aside = jnp.where(taken, aside, state.aside)
-    return _State(v, aside, jnp.where(taken & goes_on, left - 1, 0), bracket)
+    return _State(near, v, aside, jnp.where(taken & goes_on, left - 1, 0), bracket)
 
 
 def _kept_inside(
