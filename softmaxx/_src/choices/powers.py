@@ -16,6 +16,7 @@ from softmaxx._src.core.types import Array, Number
 _OWN_POWER = jax.__version_info__ >= (0, 12)
 _ROOT_HALF = int(np.float32(math.sqrt(0.5)).view(np.int32))
 _MANTISSA = 23  # bits of a float32
+_TO_WHOLE = 1.5 * 2**_MANTISSA
 
 
 class Power(Enum):
@@ -114,10 +115,13 @@ def _exp2(y: Array) -> Array:
     """2ʸ, 0 below the smallest normal number."""
     if y.dtype != jnp.float32 or not _OWN_POWER:
         return jnp.exp(y * math.log(2))
-    inside = jnp.clip(y, -126, 126)
-    whole = jnp.floor(inside + 0.5)
-    scale = lax.bitcast_convert_type((whole.astype(jnp.int32) + 127) << _MANTISSA, jnp.float32)
-    return jnp.where(y < -126, 0, elementary.polynomial(_EXP2, inside - whole) * scale)
+    inside = elementary.larger(elementary.smaller(y, 126.0), -126.0)
+    # The last bits of this sum are the nearest whole number: one addition, and no conversion.
+    rounded = inside + _TO_WHOLE
+    whole = rounded - _TO_WHOLE
+    scale = (lax.bitcast_convert_type(rounded, jnp.int32) + 127) << _MANTISSA
+    power = elementary.polynomial(_EXP2, inside - whole)
+    return jnp.where(y < -126, 0, power * lax.bitcast_convert_type(scale, jnp.float32))
 
 
 def logarithm(p: Array, alpha: Array, power: Power) -> Array:
