@@ -207,7 +207,8 @@ def test_tiny_temperature_on_scores_that_are_computed_on_the_way(contract):
     hard = np.asarray(choose(a, b, c))
     index = hard if reads(contract) else hard @ np.arange(10)
     a, b, c = (np.asarray(one, np.float64) for one in (a, b, c))
-    np.testing.assert_array_equal(index, np.argmax(np.sin(a * b + c) * b + c, -1))
+    # The weight of the largest is 1 but for the rounding of the sum, where φ is an exponential.
+    np.testing.assert_allclose(index, np.argmax(np.sin(a * b + c) * b + c, -1), rtol=1e-6)
 
 
 # Masks, infinities, nan

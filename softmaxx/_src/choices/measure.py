@@ -119,15 +119,16 @@ class Measure(NamedTuple):
         less = self.epsilon * u
         if self.power.on_support:
             return less if self.power is Power.LINEAR else less * (2 - less)
-        log_s = jnp.where(less < 0.5, jnp.log1p(-jnp.minimum(less, 0.5)), jnp.log(self.at_peak(theta)))
+        log_s = jnp.log1p(-jnp.minimum(less, 0.5))
+        log_s = jnp.where(less < 0.5, log_s, jnp.log(self.at_peak(theta)))
         return -jnp.expm1(log_s / self.epsilon)
 
 
 class Place(NamedTuple):
     """A number near the threshold, from which it is counted.
 
-    With θ counted as v from here, in units of T, θ is the float `near` and a rest of v + shift. At θ₀
-    `least` is 0, and v keeps the digits of u.
+    With θ counted as v from here, in units of T, θ is the float `near` and a rest of v + shift.
+    At θ₀ `least` is 0, and v keeps the digits of u.
     """
 
     near: Array

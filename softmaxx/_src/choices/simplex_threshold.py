@@ -109,9 +109,7 @@ def _start(by: Measure, top: Top, level: Level) -> Array:
     return jnp.where(is_above, u, sharding.full_keeping_sharding(0, u))
 
 
-def _advance(
-    given: _Given, level: Level, place: Place, tolerance: float, state: _State
-) -> _State:
+def _advance(given: _Given, level: Level, place: Place, tolerance: float, state: _State) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
     near, v, _, left, bracket = state
     by, passes, eps = given.by, MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)

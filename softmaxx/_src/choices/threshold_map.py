@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from softmaxx._src.choices import engine
+from softmaxx._src.choices import sum_threshold
 from softmaxx._src.core import checks, dtypes, masks, rules, sharding
 from softmaxx._src.core.types import Array
 
@@ -118,7 +118,7 @@ def _points(x, total, temperature, phi, axes):
 
     value_and_slope = partial(_value_and_slope, phi=phi)
     x = sharding.computed_once(x)
-    t, entries = engine.solve_for_sum(x, total, temperature, value_and_slope, axes, True)
+    t, entries = sum_threshold.solve(x, total, temperature, value_and_slope, axes, True)
     return jnp.where(entries, t, -jnp.inf)
 
 

@@ -6,6 +6,7 @@ masks.py         the rule for a masked entry
 indices.py       where an entry stands
 permuting.py     slices in another order, and back
 two_floats.py    sums and products of two floats without rounding
+float_order.py   the floats as integers in the same order
 elementary.py    functions with safe derivatives: √, log, x·log x
 rules.py         what the derivative rules of choices share
 attached.py      values with a derivative that is computed apart

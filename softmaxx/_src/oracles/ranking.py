@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import export, lax
 
-from softmaxx._src.core import checks, masks, permuting, sharding
+from softmaxx._src.core import checks, float_order, masks, permuting, sharding
 from softmaxx._src.core.types import Array, ArrayLike
-from softmaxx._src.oracles import selection
 
 _PAIRWISE = 64  # up to so many entries comparing all pairs is faster than sorting
 
@@ -83,7 +82,7 @@ def _by_sorting(x: Array, where: Array | None, axis: int) -> Array:
 
     Integers are sorted faster than floats. Masked entries are last.
     """
-    key, count = ~selection.bit_order(x), x.shape[axis]
+    key, count = ~float_order.integers(x), x.shape[axis]
     if where is not None:
         key = jnp.where(where, key, jnp.iinfo(key.dtype).max)
         count = where.sum(axis, keepdims=True, dtype=int)

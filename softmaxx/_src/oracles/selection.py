@@ -7,12 +7,12 @@ over the numbers is bound by reading them. So it counts at three cuts, which qua
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import dtypes, pyramid, reductions, sharding
+from softmaxx._src.core import float_order, pyramid, reductions, sharding
 from softmaxx._src.core.types import Array
 
 Holds = Callable[[Sequence[Array]], Sequence[Array]]
@@ -35,13 +35,13 @@ def kth_largest(x: Array, k: Array, axes: tuple[int, ...]) -> Array:
     """
     small, *whole = pyramid.levels((x,), axes)
     peak = small[0].max(axes, keepdims=True)
-    least, most = (bit_order(sharding.full_keeping_sharding(end, peak)) for end in _ENDS)
-    low, _ = last_that_holds(_has_as_many(small, k, axes), least, bit_order(peak) + 1)
+    least, most = (float_order.integers(sharding.full_keeping_sharding(end, peak)) for end in _ENDS)
+    low, _ = last_that_holds(_has_as_many(small, k, axes), least, float_order.integers(peak) + 1)
     if whole:
         low = jnp.where(k <= pyramid.entries(small, axes), low, least)
         holds = _has_as_many(whole[0], k, axes)
         low, _ = last_that_holds(holds, *narrowed(holds, low, most + 1, _galloping(low, most)))
-    return of_bits(low, x.dtype)
+    return float_order.floats(low, x.dtype)
 
 
 def _galloping(low: Array, high: Array) -> list[Array]:
@@ -60,14 +60,15 @@ def near_kth_largest(
     """
     # k may have a longer batch than x.
     low, high = (
-        bit_order(end + sharding.full_keeping_sharding(0, k).astype(x.dtype)) for end in ends
+        float_order.integers(end + sharding.full_keeping_sharding(0, k).astype(x.dtype))
+        for end in ends
     )
 
     def is_wide(low, high):
-        return of_bits(high, x.dtype) - of_bits(low, x.dtype) > width
+        return float_order.floats(high, x.dtype) - float_order.floats(low, x.dtype) > width
 
     interval = last_that_holds(_has_as_many((x,), k, axes), low, high + 1, is_wide)
-    return Interval(*(of_bits(end, x.dtype) for end in interval))
+    return Interval(*(float_order.floats(end, x.dtype) for end in interval))
 
 
 def _has_as_many(level: pyramid.Level, k: Array, axes: tuple[int, ...]) -> Holds:
@@ -77,7 +78,7 @@ def _has_as_many(level: pyramid.Level, k: Array, axes: tuple[int, ...]) -> Holds
         dtype = level[0].dtype
 
         def lanes(x):
-            return tuple((x >= of_bits(cut, dtype)).astype(int) for cut in cuts)
+            return tuple((x >= float_order.floats(cut, dtype)).astype(int) for cut in cuts)
 
         return [count >= k for count in pyramid.sums_over(level, axes, lanes)]
 
@@ -133,22 +134,3 @@ def narrowed(holds: Holds, low: Array, high: Array, cuts: Sequence[Array]) -> tu
     for cut, one in zip(cuts[::-1], held[::-1], strict=True):
         high = jnp.where(one, high, cut)
     return low, high
-
-
-def bit_order(x: Array) -> Array:
-    """Integers in the order of the numbers. −0 counts as 0, and nan anywhere.
-
-    The bits of a positive float count up with it, those of a negative float count down.
-    """
-    x = jnp.where(x == 0, 0, x).astype(dtypes.working_dtype(x.dtype))  # -0 is 0
-    bits = lax.bitcast_convert_type(x, jnp.int32 if x.dtype == jnp.float32 else jnp.int64)
-    return _flipped(bits)
-
-
-def of_bits(order: Array, dtype: Any) -> Array:
-    """The number at this place of the order, in a working dtype."""
-    return lax.bitcast_convert_type(_flipped(order), dtype)
-
-
-def _flipped(bits: Array) -> Array:
-    return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)

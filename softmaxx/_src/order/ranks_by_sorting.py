@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import permuting, rules, sharding
+from softmaxx._src.core import float_order, permuting, rules, sharding
 from softmaxx._src.core.types import Array
 from softmaxx._src.noise.differences import ExponentialTail
-from softmaxx._src.oracles import selection
 from softmaxx._src.order.exponential_sums import FAR, sums_of_both_sides
 
 
@@ -56,7 +55,7 @@ def _ranks_by_sorting_jvp(tail, axis, primals, tangents):
 
 def _sorted(axis: int, x: Array, sigma: Array, sharp: Array, where: Array | None) -> _Sorted:
     # Integers are sorted faster than floats.
-    key = selection.bit_order(lax.stop_gradient(x))
+    key = float_order.integers(lax.stop_gradient(x))
     key = key if where is None else jnp.where(where, key, jnp.iinfo(key.dtype).max)
     order = jnp.argsort(key, axis)
     z = permuting.taken(x, order, axis)

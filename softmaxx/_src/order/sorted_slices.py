@@ -5,10 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.core import checks, dtypes, masks, sharding
+from softmaxx._src.core import checks, dtypes, float_order, masks, sharding
 from softmaxx._src.core.permuting import summed, taken
 from softmaxx._src.core.types import Array, ArrayLike, Number
-from softmaxx._src.oracles import selection
 
 
 class Sorted(NamedTuple):
@@ -53,7 +52,7 @@ def ascending(x: Array, where: Array | None) -> Sorted:
 
     Integers are sorted faster than floats, and give the values back without a gather.
     """
-    key = selection.bit_order(jnp.where(jnp.isnan(x), 0, x))
+    key = float_order.integers(jnp.where(jnp.isnan(x), 0, x))
     limit = jnp.iinfo(key.dtype).max  # beyond the bits of infinity
     index = lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1) + 0 * key.astype(jnp.int32)
     if where is None:
@@ -61,7 +60,7 @@ def ascending(x: Array, where: Array | None) -> Sorted:
     else:
         key, count = jnp.where(where, key, limit), where.sum(-1, keepdims=True, dtype=jnp.int32)
     key, order = lax.sort((key, index), dimension=-1, num_keys=1)
-    values = jnp.where(key == limit, 0, selection.of_bits(key, x.dtype))
+    values = jnp.where(key == limit, 0, float_order.floats(key, x.dtype))
     return Sorted(values, order, count)
 
 

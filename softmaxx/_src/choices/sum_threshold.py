@@ -1,0 +1,252 @@
+"""The threshold θ at which Σφ((x − θ)/T) = k, for any φ that is at least 0 and does not fall.
+
+θ is a float near the threshold and a rest in units of T, as in `measure`: each step moves the float
+along. So t = (x − θ)/T keeps its digits for every T. What is known of the solution are two bounds,
+as distances from θ.
+
+Few entries reach the sum only at a lower θ. So the search starts on the largest entries of blocks,
+see `pyramid`.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from softmaxx._src.choices.engine import BISECT_EVERY, MOST_PASSES
+from softmaxx._src.core import elementary, float_order, pyramid, reductions, sharding
+from softmaxx._src.core.pyramid import Level
+from softmaxx._src.core.types import Array
+
+ValueAndSlope = Callable[[Array], tuple[Array, Array]]  # φ and φ', both 0 at −∞
+
+_COARSE_ERROR = 1e-3  # of Σφ on the small level
+_WIDE = 2.0**16  # units of T between bounds, from which on single floats are looked at
+_FAR = 64  # units of T in which most φ come as close to their limits as float tells
+
+
+def _infinite(x: Array) -> float:
+    """The t of a score of +inf, and the longest step."""
+    return float(jnp.finfo(x.dtype).max) / 4
+
+
+class _Given(NamedTuple):
+    """What does not change in the search. None of the numbers of a slice has the choice axes."""
+
+    value_and_slope: ValueAndSlope
+    k: Array
+    axes: tuple[int, ...]
+    top: Array  # the largest score and the lowest finite one, in sixteenths
+    lowest: Array
+    mean: Array  # of the finite scores, in sixteenths, but no less than `lowest`
+    unit: Array  # T, in sixteenths
+    most: Array  # Σφ of far below
+    shared: Array  # whether entries of +inf share k among them
+
+    def beside(self, row: Array) -> Array:
+        return lax.expand_dims(row, sorted(self.axes))
+
+    def above(self, score: Array, place: tuple[Array, Array]) -> Array:
+        """(x − θ)/T of one score for each slice, in sixteenths."""
+        return (score - place[0]) / self.unit - place[1]
+
+    def t(self, x: Array, place: tuple[Array, Array]) -> Array:
+        """(x − θ)/T of each entry."""
+        most = _infinite(self.top)
+        most = jnp.where(self.shared, jnp.minimum(self.above(self.top, place), most), most)
+        near, rest, rate, most = map(self.beside, (*place, 1 / self.unit, most))
+        # To compute x/16 in each pass costs less than to write it once and read it.
+        t = (x * sharding.computed_anew(1 / 16, rest) - near) * rate - rest
+        return elementary.smaller(t, most)
+
+    @property
+    def reach(self) -> Array:
+        """How far a step may lead, in units of T."""
+        return _FAR + (self.top - self.lowest) / self.unit
+
+
+class _State(NamedTuple):
+    """What the loop carries of each slice. The last three are distances from θ in units of T."""
+
+    near: Array  # a float, in sixteenths
+    rest: Array  # how far θ is above it, in units of T
+    low: Array
+    high: Array
+    delta: Array  # the step that would be taken next
+    left: Array  # the passes that it may still take; 0 when it has ended
+
+
+def solve(
+    x: Array,
+    k: Array,
+    temperature: Array,
+    value_and_slope: ValueAndSlope,
+    axes: tuple[int, ...],
+    is_uniform: bool,
+) -> tuple[Array, Array]:
+    """t = (x − θ)/T with Σφ(t) = k, and which x are not masked.
+
+    `value_and_slope(t)` gives φ and φ', both 0 at −∞. `is_uniform` says whether φ is the same for
+    all entries of a slice, so that it may be summed over a few of them.
+    """
+    given = _given(x, k, temperature, value_and_slope, axes)
+    levels = pyramid.levels((x,), axes) if is_uniform else [(x,)]
+    zero = sharding.full_keeping_sharding(0, given.mean)
+    start = (given.mean + zero, zero)
+    eps = float(jnp.finfo(x.dtype).eps)
+    place = start
+    for level in levels:
+        is_all = level is levels[-1]
+        bounds = zero - jnp.inf, zero + jnp.inf, zero
+        state = _State(*place, *bounds, zero + MOST_PASSES)
+        advance = partial(_advance, given, level, is_all, 4 * eps if is_all else _COARSE_ERROR)
+        near, rest, _, _, delta, _ = lax.while_loop(
+            lambda state: jnp.any(state.left > 0), advance, state
+        )
+        if is_all:
+            break
+        # A few of the scores may not reach k. Then all of them start anew.
+        found = _nearest(given, near, rest + delta)
+        reached = ~jnp.isinf(delta)
+        place = tuple(jnp.where(reached, a, b) for a, b in zip(found, start, strict=True))
+    t = given.t(x, lax.optimization_barrier((near, rest)))
+    delta = given.beside(delta)
+    # δ holds for the entries that it was derived from. The others stay on their plateau.
+    moves = ((value_and_slope(t)[1] != 0) & ~jnp.isinf(delta)) | jnp.isnan(delta)
+    return jnp.where(moves, t - delta, t), x != -jnp.inf
+
+
+def _given(x, k, temperature, value_and_slope, axes) -> _Given:
+    """What is known before the search, from one pass.
+
+    Entries of +inf get φ(∞) beside the others. Where that is too much they share k alike: then the
+    others are masked by T = 0. T = 0 is taken as the smallest T that will do.
+    """
+    dtype, n = jnp.finfo(x.dtype), pyramid.count((x,), axes)
+    largest = float(dtype.max)
+    of_far, _ = value_and_slope(jnp.full_like(x, _infinite(x)))
+    infinite, masked = x == jnp.inf, x == -jnp.inf
+    finite = ~(infinite | masked)
+    lanes = (
+        jnp.where(infinite, of_far, 0),
+        jnp.where(masked, 0, of_far),
+        finite.astype(x.dtype),
+        jnp.where(finite, x * (1 / (16 * n)), 0),
+        jnp.where(finite, x, -jnp.inf),
+        jnp.where(finite & (x >= -largest / 4), x, jnp.inf),  # lower ones are as good as masked
+    )
+    folds = (reductions.SUM,) * 4 + (reductions.LARGEST, reductions.LEAST)
+    found = [lax.squeeze(one, axes) for one in reductions.folds(lanes, folds, axes)]
+    taken, most, count, mean, peak, lowest = found
+    # in a loop that `vmap` maps over an explicit mesh, k has to be mapped too
+    k = lax.squeeze(k, axes) + sharding.full_keeping_sharding(0, peak)
+    shared = (taken > 0) & (taken >= k)
+    top = jnp.where(shared, largest, peak) / 16
+    top = jnp.where(top == -jnp.inf, 0, top)
+    lowest = jnp.minimum(lowest / 16, top)
+    mean = jnp.where(count > 0, mean * (n / jnp.maximum(count, 1)), 0)
+    mean = jnp.clip(mean, lowest, top)
+    smallest = jnp.maximum((top - lowest) / (largest / 8), float(dtype.tiny))
+    unit = jnp.minimum(lax.squeeze(temperature, axes), largest) / 16
+    unit = jnp.maximum(jnp.where(shared, 0, unit), smallest)
+    return _Given(value_and_slope, k, axes, top, lowest, mean, unit, most * (1 - 1e-6), shared)
+
+
+def _advance(given: _Given, level: Level, is_all: bool, tolerance: float, state: _State) -> _State:
+    """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
+    near, rest, low, high, _, left = state
+    passes, eps = MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
+    delta, error = lax.optimization_barrier(_newton(given, level, is_all, (near, rest)))
+    low, high = jnp.where(delta >= 0, 0, low), jnp.where(delta <= 0, 0, high)
+    step = _between(given, near, rest, low, high, passes)
+    # In turn a step twice as long, to find a bound beyond the solution, and else between the bounds.
+    in_turn = passes % BISECT_EVERY == BISECT_EVERY - 1
+    newton = jnp.where(in_turn, 2 * delta, delta)
+    inside = (low < newton) & (newton < high) & ~(in_turn & (abs(newton) > abs(step)))
+    step = jnp.where(inside, newton, step)
+    is_step = jnp.minimum(abs(delta), high - low) > 4 * eps * abs(rest)
+    moves = (error > tolerance) & is_step & (step != 0) & (left > 0)
+    step = lax.optimization_barrier(jnp.where(moves, step, 0))
+    near, rest = _nearest(given, near, rest + step)
+    # θ is rounded where it moves far: the bounds leave room for that.
+    room = 4 * eps * abs(step)
+    return _State(
+        near, rest, low - step - room, high - step + room, delta, jnp.where(moves, left - 1, 0)
+    )
+
+
+def _nearest(given: _Given, near: Array, rest: Array) -> tuple[Array, Array]:
+    """The float that is nearest to θ, and the rest."""
+    largest = float(jnp.finfo(near.dtype).max) / 16
+    new = jnp.clip(near + rest * given.unit, -largest, largest)
+    new = lax.optimization_barrier(jnp.where(abs(rest) < jnp.inf, new, near))
+    return new, rest - (new - near) / given.unit
+
+
+def _between(given: _Given, near, rest, low, high, passes) -> Array:
+    """A step between the bounds: to the middle; far beyond where a bound is not known.
+
+    For a T far smaller than the distances of the scores all is decided within a few T of a score.
+    Then the middle is that of the floats, until no float is left between the bounds.
+    """
+    further = jnp.minimum(given.reach * 2.0**passes, _infinite(near))
+    middle = jnp.where(high == jnp.inf, further, low + (high - low) / 2)
+    middle = jnp.where(low == -jnp.inf, -further, middle)
+    lower, higher = (_nearest(given, near, rest + end)[0] for end in (low, high))
+    target = float_order.midway(lower, higher)
+    is_last = (target == lower) | (target == higher)
+    to_float = (target - near) / given.unit - rest
+    step = jnp.where(is_last, _beside_score(rest, low, high, middle), to_float)
+    wide = (high - low > _WIDE) & (high - low < jnp.inf)
+    return jnp.where(wide, step, middle)
+
+
+def _beside_score(rest, low, high, middle) -> Array:
+    """A step to closer to the float that is nearest, and from there on in growing steps."""
+    closer = jnp.sign(rest) * jnp.sqrt(abs(rest)) - rest
+    grown = jnp.sign(middle) * (3 * abs(rest) + 1)
+    step = jnp.where(abs(rest) > 1, closer, grown)
+    return jnp.where((low < step) & (step < high), step, middle)
+
+
+def _newton(
+    given: _Given, level: Level, is_all: bool, place: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Newton's step, and the relative error of Σφ; on a plateau the step is infinite.
+
+    Far from the solution it is that of log Σφ, which the tails of a CDF make almost straight.
+    """
+    gap, total, slope, size = _excess(given, level, place)
+    k, reach = given.k, given.reach
+    ratio = total / jnp.where(k > 0, k, 1)
+    is_far = (ratio > math.e) | ((ratio < 1 / math.e) & (total > 0))
+    log = jnp.log(jnp.where(is_far, ratio, 1)) * total
+    newton = jnp.where(is_far, log, gap) / jnp.where(slope > 0, slope, 1)
+    newton = jnp.clip(newton, -reach, reach)
+    steep = (slope > 0) & (abs(gap) < jnp.inf)
+    delta = jnp.where(steep, newton, jnp.sign(gap) * jnp.inf)
+    delta = jnp.where((gap == 0) | jnp.isnan(gap), gap, delta)
+    # On a plateau a small gap does not say that θ is near.
+    error = jnp.where(steep, abs(gap) / jnp.where(size > 0, size, 1), abs(delta))
+    # All scores together may not reach k.
+    is_full = total >= given.most if is_all else given.above(given.lowest, place) > _FAR
+    return delta, jnp.where(~steep & (gap < 0) & is_full, 0, error)
+
+
+def _excess(given: _Given, level: Level, place: tuple[Array, Array]) -> tuple[Array, ...]:
+    """At θ: Σφ − k, Σφ, Σφ' and the size of which the rounding of these sums is a part."""
+
+    def lanes(x):
+        p, w = given.value_and_slope(given.t(x, place))
+        # What is saturated is summed apart: its sum is large, and rounds.
+        return jnp.where(w == 0, 0, p), jnp.where(w == 0, p, 0), w
+
+    axes, k = given.axes, given.k
+    sums = pyramid.sums_over(level, axes, lanes)
+    rest, full, slope = (lax.squeeze(one, axes) for one in sums)
+    # What is saturated is mostly a whole number, and adds up without rounding.
+    size = jnp.maximum(rest, jnp.where(full == jnp.round(full), 0, k / 32))
+    return rest + (full - k), rest + full, slope, size
