@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from softmaxx._src.choices.engine import BISECT_EVERY, MOST_PASSES
+from softmaxx._src.choices.engine import MOST_PASSES
 from softmaxx._src.core import elementary, float_order, pyramid, reductions, sharding
 from softmaxx._src.core.pyramid import Level
 from softmaxx._src.core.types import Array
@@ -63,19 +63,25 @@ class _Given(NamedTuple):
         return elementary.smaller(t, most)
 
     @property
+    def range(self) -> Array:
+        """From the lowest finite score to the largest, in units of T."""
+        return (self.top - self.lowest) / self.unit
+
+    @property
     def reach(self) -> Array:
         """How far a step may lead, in units of T."""
-        return _FAR + (self.top - self.lowest) / self.unit
+        return _FAR + self.range
 
 
 class _State(NamedTuple):
-    """What the loop carries of each slice. The last three are distances from θ in units of T."""
+    """What the loop carries of each slice."""
 
     near: Array  # a float, in sixteenths
     rest: Array  # how far θ is above it, in units of T
-    low: Array
+    low: Array  # how far the solution is above θ, at least and at most
     high: Array
     delta: Array  # the step that would be taken next
+    gap: Array  # |Σφ − k| before it
     left: Array  # the passes that it may still take; 0 when it has ended
 
 
@@ -100,10 +106,10 @@ def solve(
     place = start
     for level in levels:
         is_all = level is levels[-1]
-        bounds = zero - jnp.inf, zero + jnp.inf, zero
-        state = _State(*place, *bounds, zero + MOST_PASSES)
+        unknown = zero - jnp.inf, zero + jnp.inf, zero, zero + jnp.inf
+        state = _State(*place, *unknown, zero + MOST_PASSES)
         advance = partial(_advance, given, level, is_all, 4 * eps if is_all else _COARSE_ERROR)
-        near, rest, _, _, delta, _ = lax.while_loop(
+        near, rest, _, _, delta, *_ = lax.while_loop(
             lambda state: jnp.any(state.left > 0), advance, state
         )
         if is_all:
@@ -157,25 +163,22 @@ def _given(x, k, temperature, value_and_slope, axes) -> _Given:
 
 def _advance(given: _Given, level: Level, is_all: bool, tolerance: float, state: _State) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
-    near, rest, low, high, _, left = state
+    near, rest, low, high, _, before, left = state
     passes, eps = MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
-    delta, error = lax.optimization_barrier(_newton(given, level, is_all, (near, rest)))
+    delta, error, gap = lax.optimization_barrier(_newton(given, level, is_all, (near, rest)))
     low, high = jnp.where(delta >= 0, 0, low), jnp.where(delta <= 0, 0, high)
-    step = _between(given, near, rest, low, high, passes)
-    # In turn a step twice as long, to find a bound beyond the solution, and else between the bounds.
-    in_turn = passes % BISECT_EVERY == BISECT_EVERY - 1
-    newton = jnp.where(in_turn, 2 * delta, delta)
-    inside = (low < newton) & (newton < high) & ~(in_turn & (abs(newton) > abs(step)))
-    step = jnp.where(inside, newton, step)
+    # Where φ has corners, a step of Newton's may lead astray.
+    is_stalled = (gap > before / 2) & (high - low < jnp.inf)
+    inside = (low < delta) & (delta < high) & ~is_stalled
+    step = jnp.where(inside, delta, _between(given, near, rest, low, high, passes))
     is_step = jnp.minimum(abs(delta), high - low) > 4 * eps * abs(rest)
     moves = (error > tolerance) & is_step & (step != 0) & (left > 0)
     step = lax.optimization_barrier(jnp.where(moves, step, 0))
     near, rest = _nearest(given, near, rest + step)
     # θ is rounded where it moves far: the bounds leave room for that.
     room = 4 * eps * abs(step)
-    return _State(
-        near, rest, low - step - room, high - step + room, delta, jnp.where(moves, left - 1, 0)
-    )
+    left = jnp.where(moves, left - 1, 0)
+    return _State(near, rest, low - step - room, high - step + room, delta, gap, left)
 
 
 def _nearest(given: _Given, near: Array, rest: Array) -> tuple[Array, Array]:
@@ -192,7 +195,7 @@ def _between(given: _Given, near, rest, low, high, passes) -> Array:
     For a T far smaller than the distances of the scores all is decided within a few T of a score.
     Then the middle is that of the floats, until no float is left between the bounds.
     """
-    further = jnp.minimum(given.reach * 2.0**passes, _infinite(near))
+    further = jnp.minimum((given.range / 8 + 1) * 2.0**passes, _infinite(near))
     middle = jnp.where(high == jnp.inf, further, low + (high - low) / 2)
     middle = jnp.where(low == -jnp.inf, -further, middle)
     lower, higher = (_nearest(given, near, rest + end)[0] for end in (low, high))
@@ -214,8 +217,8 @@ def _beside_score(rest, low, high, middle) -> Array:
 
 def _newton(
     given: _Given, level: Level, is_all: bool, place: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    """Newton's step, and the relative error of Σφ; on a plateau the step is infinite.
+) -> tuple[Array, Array, Array]:
+    """Newton's step, the relative error of Σφ and |Σφ − k|; on a plateau the step is infinite.
 
     Far from the solution it is that of log Σφ, which the tails of a CDF make almost straight.
     """
@@ -233,7 +236,7 @@ def _newton(
     error = jnp.where(steep, abs(gap) / jnp.where(size > 0, size, 1), abs(delta))
     # All scores together may not reach k.
     is_full = total >= given.most if is_all else given.above(given.lowest, place) > _FAR
-    return delta, jnp.where(~steep & (gap < 0) & is_full, 0, error)
+    return delta, jnp.where(~steep & (gap < 0) & is_full, 0, error), abs(gap)
 
 
 def _excess(given: _Given, level: Level, place: tuple[Array, Array]) -> tuple[Array, ...]:
