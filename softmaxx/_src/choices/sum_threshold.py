@@ -25,6 +25,7 @@ ValueAndSlope = Callable[[Array], tuple[Array, Array]]  # φ and φ', both 0 at 
 
 _COARSE_ERROR = 1e-3  # of Σφ on the small level
 _WIDE = 2.0**16  # units of T between bounds, from which on single floats are looked at
+_LAST = 1e-2  # units of T that the last step may have
 _FAR = 64  # units of T in which most φ come as close to their limits as float tells
 
 
@@ -118,11 +119,11 @@ def solve(
         found = _nearest(given, near, rest + delta)
         reached = ~jnp.isinf(delta)
         place = tuple(jnp.where(reached, a, b) for a, b in zip(found, start, strict=True))
-    t = given.t(x, lax.optimization_barrier((near, rest)))
-    delta = given.beside(delta)
-    # δ holds for the entries that it was derived from. The others stay on their plateau.
-    moves = ((value_and_slope(t)[1] != 0) & ~jnp.isinf(delta)) | jnp.isnan(delta)
-    return jnp.where(moves, t - delta, t), x != -jnp.inf
+    # A long step of a slice that did not converge holds for none of its entries. The last step is
+    # taken from t, whose rounding it makes up for.
+    delta = jnp.where((abs(delta) < _LAST) | jnp.isnan(delta), delta, 0)
+    near, rest, delta = lax.optimization_barrier((near, rest, delta))
+    return given.t(x, (near, rest)) - given.beside(delta), x != -jnp.inf
 
 
 def _given(x, k, temperature, value_and_slope, axes) -> _Given:
