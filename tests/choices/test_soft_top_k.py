@@ -21,8 +21,9 @@ def test_it_is_the_reference(alpha):
         rows = np.tile(np.concatenate(each), (4, 1))
         p = np.asarray(sx.soft_top_k(rows, k=counts[:, None], alpha=alpha), np.float64)
         expected = [capped_by_bisection(row, k, alpha) for row, k in zip(rows, counts, strict=True)]
-        # Beyond α = 2 the slope is infinite where p leaves 0.
-        atol = 6e-7 if alpha <= 2 else 1.2e-6
+        # Beyond α = 2 the slope is infinite where p leaves 0: a rounding of the score by 2⁻²⁴ moves
+        # it by 1.4e-6 at p = 0.015.
+        atol = 6e-7 if alpha <= 2 else 1.5e-6
         np.testing.assert_allclose(p, np.stack(expected), atol=atol)
         np.testing.assert_allclose(p.sum(-1), counts, rtol=1e-6)
         assert p.min() >= 0

@@ -170,13 +170,13 @@ def power_tangent(
         ln_alpha = log_p * elementary.first_difference((alpha - 1) * log_p)
         v -= ln_alpha * dtemperature
     rate = jnp.where(temperature > 0, 1 / jnp.where(temperature > 0, temperature, 1), 0)
-    dp = along(w, v, axes) * rate
+    dp = along(w, v, axes, rate)
     if dalpha is not None:
         # Minus `logarithm_slope`.
         c = -(log_p**2) * elementary.second_difference((alpha - 1) * log_p)
-        dp += jnp.where(temperature > 0, along(w, c * dalpha, axes), 0)
+        dp += along(w, c * dalpha, axes, (temperature > 0).astype(p.dtype))
     if not (isinstance(dk, int) and dk == 0):
-        dp += rules.rank_one_tangent(w, jnp.zeros_like(p), axes, dk)
+        dp += rules.sum_tangent(w, dk, axes)
     return dp
 
 

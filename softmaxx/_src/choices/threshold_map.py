@@ -91,9 +91,8 @@ def _map_jvp(phi, axes, primals, tangents):
 @partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
 def _linear(phi, axes, t, temperature, dx, dtotal, dtemperature):
     w = _value_and_slope(t, phi)[1]
-    return rules.rank_one_tangent(
-        w, _moved_by_scores(w, t, temperature, dx, dtemperature), axes, dtotal
-    )
+    v = _moved_by_scores(w, t, temperature, dx, dtemperature)
+    return rules.rank_one_tangent(w, v, axes) + rules.sum_tangent(w, dtotal, axes)
 
 
 def _value_and_slope(t, phi):

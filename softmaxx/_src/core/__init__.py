@@ -9,6 +9,7 @@ two_floats.py    sums and products of two floats without rounding
 float_order.py   the floats as integers in the same order
 elementary.py    functions with safe derivatives: √, log, x·log x
 rules.py         what the derivative rules of choices share
+rank_one.py      the derivative of every choice, as one operation
 attached.py      values with a derivative that is computed apart
 trees.py         inner products and norms of trees of arrays
 reductions.py    sums that move no shard between devices

@@ -169,11 +169,12 @@ def _means_as_choice_moves(power, axes, problem, positions, means, dproblem) -> 
     p = smoothed_max.choice(*problem, power, axes)
 
     def moved(x, mean):
-        def along(w, v, axes):
+        def along(w, v, axes, scale):
             spread = x + sharding.zeros_keeping_sharding(w)
             exponential = power is Power.EXPONENTIAL
             centre = mean if exponential else rules.threshold_tangent(w, spread, axes)
-            return jnp.where(w == 0, 0, w * (x - centre) * v).sum(axes, keepdims=True)
+            terms = jnp.where(w == 0, 0, w * (x - centre) * v)
+            return terms.sum(axes, keepdims=True) * scale
 
         _, alpha, temperature, _ = problem
         return powers.power_tangent(

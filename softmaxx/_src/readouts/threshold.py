@@ -120,8 +120,8 @@ def _moved(power, axes, problem, dx, dalpha, dtemperature) -> Array:
     p, temperature = smoothed_max.choice(*problem, power, axes), problem.temperature
     tangents = dx, None if dalpha is None else temperature * dalpha, dtemperature
 
-    def along(w, v, axes):
-        return rules.threshold_tangent(w, jnp.where(w == 0, 0, v), axes)
+    def along(w, v, axes, scale):
+        return rules.threshold_tangent(w, jnp.where(w == 0, 0, v), axes) * scale
 
     unit = jnp.ones_like(temperature)
     return powers.power_tangent(p, p > 0, problem.alpha, unit, tangents, power, axes, along=along)
