@@ -164,7 +164,7 @@ def power_tangent(
     dx, dalpha, dtemperature = tangents
     inside = jnp.where(on | jnp.isnan(p), p, 1)
     log_p = jnp.log(inside)
-    w = jnp.where(on | jnp.isnan(p), slope(inside, log_p, alpha, power), 0)
+    w = jnp.where(on | jnp.isnan(p), slope(inside, alpha, power), 0)
     v = jnp.zeros_like(p) if dx is None else dx.astype(p.dtype)
     if dtemperature is not None:
         ln_alpha = log_p * elementary.first_difference((alpha - 1) * log_p)
@@ -180,7 +180,7 @@ def power_tangent(
     return dp
 
 
-def slope(p, log_p, alpha, power):
+def slope(p, alpha, power):
     """φ'(t) = p^{2−α}, where p > 0."""
     if power is Power.EXPONENTIAL:
         return p
@@ -188,4 +188,18 @@ def slope(p, log_p, alpha, power):
         return jnp.where(jnp.isnan(p), p, 1)
     if power is Power.SQUARE:
         return jnp.sqrt(p)
-    return jnp.exp((2 - alpha) * log_p)
+    return _to_the(2 - alpha, p)
+
+
+@jax.custom_jvp
+def _to_the(exponent: Array, p: Array) -> Array:
+    """p^exponent of positive numbers."""
+    return _exp2(exponent * _log2(p))
+
+
+@_to_the.defjvp
+def _to_the_jvp(primals, tangents):
+    # By a logarithm of its own: the bits of a float have no derivative.
+    (exponent, p), (dexponent, dp) = primals, tangents
+    power = _to_the(exponent, p)
+    return power, power * (exponent / p * dp + elementary.log(p) * dexponent)

@@ -304,7 +304,7 @@ def slope(p: Array, kind: Kind) -> Array:
     """φ' = p^{2−α} where p > 0."""
     inside = jnp.where(p == 0, 1, p)
     alpha = jnp.asarray(kind.alpha, p.dtype)
-    return jnp.where(p == 0, 0, powers.slope(inside, jnp.log(inside), alpha, kind.power))
+    return jnp.where(p == 0, 0, powers.slope(inside, alpha, kind.power))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
