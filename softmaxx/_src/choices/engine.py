@@ -1,13 +1,7 @@
-"""The engine: the threshold τ of Σ φ((x − τ)/T) = k, for every slice at once.
+"""Scores in units of T, and a search for a root τ by steps of your own, for every slice at once.
 
-Nothing is sorted. Σφ falls in τ, and it is a sum: to find where it is k takes sums, and never the
-order of the scores. A few passes do. On a CPU a sort costs more than a hundred softmaxes.
-
-x are the scores of a slice, φ is at least 0 and rises, and k is the sum that is wanted. Fewer
-entries reach that sum only at a lower τ. So the search starts on the largest entries of blocks, see
-`pyramid`, where a pass costs next to nothing.
-
-All arithmetic keeps the axes. So a batch, several choice axes and a sharding need nothing special.
+Choices have searches of their own, `simplex_threshold` and `sum_threshold`. This one is for sums
+that are no plain sums over an array: over blocks that are made on the way, or over noise.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from softmaxx._src.choices import powers, simplex, sum_threshold
+from softmaxx._src.choices.powers import Power
 from softmaxx._src.core import checks, dtypes, masks, rules, sharding
 from softmaxx._src.core.types import Array, ArrayLike, Axis, Number
 
@@ -95,7 +96,9 @@ def _top_k(scores, k, alpha, upper, temperature, power, axes):
 
     budget = jnp.minimum(k, room)
     is_uniform = all(cap.shape[axis] == 1 for axis in axes)
-    t, _ = sum_threshold.solve(x, budget, temperature, value_and_slope, axes, is_uniform)
+    t, _ = sum_threshold.solve(
+        x, budget, temperature, value_and_slope, axes, is_uniform, power is Power.EXPONENTIAL
+    )
     p = value_and_slope(t)[0]
     exact = jnp.where((k >= room) & entries, upper, jnp.where((k == 0) | ~entries, 0, p))
     return jnp.where(jnp.isnan(p), p, exact).astype(scores.dtype)

@@ -46,6 +46,7 @@ class _Given(NamedTuple):
     unit: Array  # T, in sixteenths
     most: Array  # Σφ of far below
     shared: Array  # whether entries of +inf share k among them
+    has_tails: bool
 
     def beside(self, row: Array) -> Array:
         return lax.expand_dims(row, sorted(self.axes))
@@ -93,13 +94,15 @@ def solve(
     value_and_slope: ValueAndSlope,
     axes: tuple[int, ...],
     is_uniform: bool,
+    has_tails: bool,
 ) -> tuple[Array, Array]:
     """t = (x − θ)/T with Σφ(t) = k, and which x are not masked.
 
     `value_and_slope(t)` gives φ and φ', both 0 at −∞. `is_uniform` says whether φ is the same for
-    all entries of a slice, so that it may be summed over a few of them.
+    all entries of a slice, so that it may be summed over a few of them. `has_tails` says whether φ
+    may fall off as an exponential does, and not to 0 at a point.
     """
-    given = _given(x, k, temperature, value_and_slope, axes)
+    given = _given(x, k, temperature, value_and_slope, axes)._replace(has_tails=has_tails)
     levels = pyramid.levels((x,), axes) if is_uniform else [(x,)]
     zero = sharding.full_keeping_sharding(0, given.mean)
     start = (given.mean + zero, zero)
@@ -159,7 +162,9 @@ def _given(x, k, temperature, value_and_slope, axes) -> _Given:
     smallest = jnp.maximum((top - lowest) / (largest / 8), float(dtype.tiny))
     unit = jnp.minimum(lax.squeeze(temperature, axes), largest) / 16
     unit = jnp.maximum(jnp.where(shared, 0, unit), smallest)
-    return _Given(value_and_slope, k, axes, top, lowest, mean, unit, most * (1 - 1e-6), shared)
+    return _Given(
+        value_and_slope, k, axes, top, lowest, mean, unit, most * (1 - 1e-6), shared, False
+    )
 
 
 def _advance(given: _Given, level: Level, is_all: bool, tolerance: float, state: _State) -> _State:
@@ -173,7 +178,9 @@ def _advance(given: _Given, level: Level, is_all: bool, tolerance: float, state:
     inside = (low < delta) & (delta < high) & ~is_stalled
     step = jnp.where(inside, delta, _between(given, near, rest, low, high, passes))
     is_step = jnp.minimum(abs(delta), high - low) > 4 * eps * abs(rest)
-    moves = (error > tolerance) & is_step & (step != 0) & (left > 0)
+    # Where a short step no longer halves the gap, what is left is the rounding of the sum.
+    is_rounding = (gap > before / 2) & (abs(delta) <= 32 * eps * (1 + abs(rest)))
+    moves = (error > tolerance) & is_step & ~is_rounding & (step != 0) & (left > 0)
     step = lax.optimization_barrier(jnp.where(moves, step, 0))
     near, rest = _nearest(given, near, rest + step)
     # θ is rounded where it moves far: the bounds leave room for that.
@@ -221,12 +228,16 @@ def _newton(
 ) -> tuple[Array, Array, Array]:
     """Newton's step, the relative error of Σφ and |Σφ − k|; on a plateau the step is infinite.
 
-    Far from the solution it is that of log Σφ, which the tails of a CDF make almost straight.
+    Far from the solution it is that of log Σφ, which the tails of a CDF make almost straight, and
+    near it where k is a small part of all.
     """
     gap, total, slope, size = _excess(given, level, place)
     k, reach = given.k, given.reach
     ratio = total / jnp.where(k > 0, k, 1)
-    is_far = (ratio > math.e) | ((ratio < 1 / math.e) & (total > 0))
+    is_far = (ratio > math.e) | (ratio < 1 / math.e)
+    if given.has_tails:
+        is_far |= k < given.most / 8
+    is_far &= total > 0
     log = jnp.log(jnp.where(is_far, ratio, 1)) * total
     newton = jnp.where(is_far, log, gap) / jnp.where(slope > 0, slope, 1)
     newton = jnp.clip(newton, -reach, reach)

@@ -117,7 +117,7 @@ def _points(x, total, temperature, phi, axes):
 
     value_and_slope = partial(_value_and_slope, phi=phi)
     x = sharding.computed_once(x)
-    t, entries = sum_threshold.solve(x, total, temperature, value_and_slope, axes, True)
+    t, entries = sum_threshold.solve(x, total, temperature, value_and_slope, axes, True, True)
     return jnp.where(entries, t, -jnp.inf)
 
 
