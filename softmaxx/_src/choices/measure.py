@@ -80,7 +80,7 @@ class Measure(NamedTuple):
         epsilon, offset = map(self.beside, (self.epsilon, self.offset))
         t = self.times(1.0, x, theta)
         smallest = self.beside(float(jnp.finfo(x.dtype).eps) * self.at_peak(theta))
-        return powers.raised(t, epsilon, offset, self.power, smallest)
+        return powers.raised(t, epsilon, offset, self.power, smallest, in_sum=True)
 
     def at_peak(self, theta: Theta) -> Array:
         """s of the largest score."""
@@ -209,4 +209,6 @@ def choice(by: Measure, x: Array, peak: Array, threshold: Threshold) -> Array:
         return p
     # For large α float cannot hold s where many entries are almost equal. They are scaled to the
     # sum then.
-    return p / by.beside(jnp.where(threshold.total == 0, 1, threshold.total))
+    p = p / by.beside(jnp.where(threshold.total == 0, 1, threshold.total))
+    # The barrier lets XLA raise each entry to its power once, and not for each that needs p.
+    return lax.optimization_barrier(p)

@@ -71,8 +71,12 @@ def raised(
     offset: Array | float,
     power: Power,
     smallest: float | Array = 0,
+    in_sum: bool = False,
 ) -> tuple[Array, Array]:
-    """s^{1/ε} for s = offset + εt, 0 for s ≤ 0; and 1/s, with s no smaller than `smallest`."""
+    """s^{1/ε} for s = offset + εt, 0 for s ≤ 0; and 1/s, with s no smaller than `smallest`.
+
+    `in_sum` says whether they are summed.
+    """
     y = epsilon * t
     s = offset + y
     positive = jnp.where(s <= 0, 1, s)
@@ -83,8 +87,8 @@ def raised(
     # correction is exactly 0.
     log_s = _log2(positive) + (y - (positive - offset)) * (1 / math.log(2))
     p = jnp.where(s <= 0, 0, _exp2(log_s / epsilon))
-    # Without the barrier it becomes part of a reduction, and is not vectorised.
-    return (lax.optimization_barrier(p) if _OWN_POWER else p), r
+    # Without the barrier it becomes part of the reduction, and is not vectorised.
+    return (lax.optimization_barrier(p) if in_sum and _OWN_POWER else p), r
 
 
 def _chebyshev(function, low: float, high: float, degree: int) -> list[float]:

@@ -142,7 +142,7 @@ def _kept_inside(
     low, high = bracket
     low, high = jnp.where(delta >= 0, at, low), jnp.where(delta <= 0, at, high)
     is_narrow = high - low <= 8 * float(jnp.finfo(at.dtype).eps) * abs(at)
-    in_turn = is_narrow | (passes % BISECT_EVERY != BISECT_EVERY - 1)
+    in_turn = is_narrow | (lax.rem(passes, jnp.full_like(passes, BISECT_EVERY)) < BISECT_EVERY - 1)
     # The ends are rounded more coarsely than θ. So a step may lead onto them.
     inside = (low <= at + delta) & (at + delta <= high) & in_turn
     # Below 0 the middle is that of the logarithms: s of equal scores may be 1e-30.

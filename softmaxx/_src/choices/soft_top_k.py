@@ -91,7 +91,7 @@ def _top_k(scores, k, alpha, upper, temperature, power, axes):
     cap = jnp.minimum(upper, k)  # no entry exceeds k, and a cap of inf needs no care
 
     def value_and_slope(t):
-        p, r = powers.raised(t, epsilon, offset, power)
+        p, r = powers.raised(t, epsilon, offset, power, in_sum=True)
         return jnp.where(p >= cap, cap, p), jnp.where((p > 0) & (p < cap), p * r, 0)
 
     budget = jnp.minimum(k, room)
@@ -99,7 +99,8 @@ def _top_k(scores, k, alpha, upper, temperature, power, axes):
     t, _ = sum_threshold.solve(
         x, budget, temperature, value_and_slope, axes, is_uniform, power is Power.EXPONENTIAL
     )
-    p = value_and_slope(t)[0]
+    p, _ = powers.raised(t, epsilon, offset, power)
+    p = jnp.where(p >= cap, cap, p)
     exact = jnp.where((k >= room) & entries, upper, jnp.where((k == 0) | ~entries, 0, p))
     return jnp.where(jnp.isnan(p), p, exact).astype(scores.dtype)
 
