@@ -83,7 +83,7 @@ class _State(NamedTuple):
     low: Array  # how far the solution is above θ, at least and at most
     high: Array
     delta: Array  # the step that would be taken next
-    gap: Array  # |Σφ − k| before it
+    distance: Array  # before it, of Σφ from k
     left: Array  # the passes that it may still take; 0 when it has ended
 
 
@@ -132,8 +132,9 @@ def solve(
 def _given(x, k, temperature, value_and_slope, axes) -> _Given:
     """What is known before the search, from one pass.
 
-    Entries of +inf get φ(∞) beside the others. Where that is too much they share k alike: then the
-    others are masked by T = 0. T = 0 is taken as the smallest T that will do.
+    Entries of +inf get φ(∞) beside the others. Where that is too much they share k alike: then they
+    stand at twice the largest number, so far above the others that these have no part. T = 0 is
+    taken as the smallest T that will do.
     """
     dtype, n = jnp.finfo(x.dtype), pyramid.count((x,), axes)
     largest = float(dtype.max)
@@ -154,14 +155,13 @@ def _given(x, k, temperature, value_and_slope, axes) -> _Given:
     # in a loop that `vmap` maps over an explicit mesh, k has to be mapped too
     k = lax.squeeze(k, axes) + sharding.full_keeping_sharding(0, peak)
     shared = (taken > 0) & (taken >= k)
-    top = jnp.where(shared, largest, peak) / 16
-    top = jnp.where(top == -jnp.inf, 0, top)
-    lowest = jnp.minimum(lowest / 16, top)
+    top = jnp.where(shared, largest / 8, jnp.where(peak == -jnp.inf, 0, peak / 16))
+    lowest = jnp.where(shared, top, jnp.minimum(lowest / 16, top))
     mean = jnp.where(count > 0, mean * (n / jnp.maximum(count, 1)), 0)
     mean = jnp.clip(mean, lowest, top)
     smallest = jnp.maximum((top - lowest) / (largest / 8), float(dtype.tiny))
-    unit = jnp.minimum(lax.squeeze(temperature, axes), largest) / 16
-    unit = jnp.maximum(jnp.where(shared, 0, unit), smallest)
+    unit = jnp.maximum(jnp.minimum(lax.squeeze(temperature, axes), largest) / 16, smallest)
+    unit = jnp.where(shared & ~jnp.isnan(unit), 1, unit)
     return _Given(
         value_and_slope, k, axes, top, lowest, mean, unit, most * (1 - 1e-6), shared, False
     )
@@ -171,34 +171,42 @@ def _advance(given: _Given, level: Level, is_all: bool, tolerance: float, state:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
     near, rest, low, high, _, before, left = state
     passes, eps = MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
-    delta, error, gap = lax.optimization_barrier(_newton(given, level, is_all, (near, rest)))
+    newton = _newton(given, level, is_all, (near, rest))
+    delta, error, distance = lax.optimization_barrier(newton)
     low, high = jnp.where(delta >= 0, 0, low), jnp.where(delta <= 0, 0, high)
-    # Where φ has corners, a step of Newton's may lead astray.
-    is_stalled = (gap > before / 2) & (high - low < jnp.inf)
+    # Where φ has corners, a step of Newton's may lead astray, and that of log Σφ hardly anywhere.
+    is_stalled = distance > before / 2
     inside = (low < delta) & (delta < high) & ~is_stalled
-    step = jnp.where(inside, delta, _between(given, near, rest, low, high, passes))
+    new_near, new_rest = _between(given, near, rest, low, high, passes)
+    new_near, new_rest = (
+        jnp.where(inside, near, new_near),
+        jnp.where(inside, rest + delta, new_rest),
+    )
     is_step = jnp.minimum(abs(delta), high - low) > 4 * eps * abs(rest)
-    # Where a short step no longer halves the gap, what is left is the rounding of the sum.
-    is_rounding = (gap > before / 2) & (abs(delta) <= 32 * eps * (1 + abs(rest)))
-    moves = (error > tolerance) & is_step & ~is_rounding & (step != 0) & (left > 0)
-    step = lax.optimization_barrier(jnp.where(moves, step, 0))
-    near, rest = _nearest(given, near, rest + step)
+    # Where a short step no longer halves the distance, what is left is the rounding of the sum.
+    is_rounding = is_stalled & (distance < 1e-3) & (abs(delta) <= 32 * eps * (1 + abs(rest)))
+    moves = (error > tolerance) & is_step & ~is_rounding & (left > 0)
+    moves &= (new_near != near) | (new_rest != rest)
+    target = jnp.where(moves, new_near, near), jnp.where(moves, new_rest, rest)
+    new_near, new_rest = lax.optimization_barrier(target)
+    step = (new_near - near) / given.unit + (new_rest - rest)
     # θ is rounded where it moves far: the bounds leave room for that.
     room = 4 * eps * abs(step)
-    left = jnp.where(moves, left - 1, 0)
-    return _State(near, rest, low - step - room, high - step + room, delta, gap, left)
+    bounds = low - step - room, high - step + room
+    new = _nearest(given, new_near, new_rest)
+    return _State(*new, *bounds, delta, distance, jnp.where(moves, left - 1, 0))
 
 
 def _nearest(given: _Given, near: Array, rest: Array) -> tuple[Array, Array]:
     """The float that is nearest to θ, and the rest."""
-    largest = float(jnp.finfo(near.dtype).max) / 16
+    largest = float(jnp.finfo(near.dtype).max) / 8
     new = jnp.clip(near + rest * given.unit, -largest, largest)
     new = lax.optimization_barrier(jnp.where(abs(rest) < jnp.inf, new, near))
     return new, rest - (new - near) / given.unit
 
 
-def _between(given: _Given, near, rest, low, high, passes) -> Array:
-    """A step between the bounds: to the middle; far beyond where a bound is not known.
+def _between(given: _Given, near, rest, low, high, passes) -> tuple[Array, Array]:
+    """A θ between the bounds: the middle; far beyond where a bound is not known.
 
     For a T far smaller than the distances of the scores all is decided within a few T of a score.
     Then the middle is that of the floats, until no float is left between the bounds.
@@ -208,25 +216,27 @@ def _between(given: _Given, near, rest, low, high, passes) -> Array:
     middle = jnp.where(low == -jnp.inf, -further, middle)
     lower, higher = (_nearest(given, near, rest + end)[0] for end in (low, high))
     target = float_order.midway(lower, higher)
-    is_last = (target == lower) | (target == higher)
-    to_float = (target - near) / given.unit - rest
-    step = jnp.where(is_last, _beside_score(rest, low, high, middle), to_float)
     wide = (high - low > _WIDE) & (high - low < jnp.inf)
-    return jnp.where(wide, step, middle)
+    is_last = (target == lower) | (target == higher)
+    beside = jnp.where(wide & is_last, _beside_score(rest, low, high, middle), rest + middle)
+    to_float = wide & ~is_last
+    return jnp.where(to_float, target, near), jnp.where(to_float, 0, beside)
 
 
 def _beside_score(rest, low, high, middle) -> Array:
-    """A step to closer to the float that is nearest, and from there on in growing steps."""
-    closer = jnp.sign(rest) * jnp.sqrt(abs(rest)) - rest
-    grown = jnp.sign(middle) * (3 * abs(rest) + 1)
-    step = jnp.where(abs(rest) > 1, closer, grown)
-    return jnp.where((low < step) & (step < high), step, middle)
+    """A rest closer to the float that is nearest; from there on in growing steps."""
+    closer = jnp.sign(rest) * jnp.sqrt(abs(rest)) / 4
+    grown = rest + jnp.sign(middle) * (3 * abs(rest) + 1)
+    new = jnp.where(abs(rest) > 1, closer, grown)
+    return jnp.where((low < new - rest) & (new - rest < high), new, rest + middle)
 
 
 def _newton(
     given: _Given, level: Level, is_all: bool, place: tuple[Array, Array]
 ) -> tuple[Array, Array, Array]:
-    """Newton's step, the relative error of Σφ and |Σφ − k|; on a plateau the step is infinite.
+    """Newton's step, the error of Σφ, and the distance that the step reckons with.
+
+    On a plateau the step is infinite. The error is relative to what rounds in Σφ.
 
     Far from the solution it is that of log Σφ, which the tails of a CDF make almost straight, and
     near it where k is a small part of all.
@@ -238,8 +248,8 @@ def _newton(
     if given.has_tails:
         is_far |= k < given.most / 8
     is_far &= total > 0
-    log = jnp.log(jnp.where(is_far, ratio, 1)) * total
-    newton = jnp.where(is_far, log, gap) / jnp.where(slope > 0, slope, 1)
+    log = jnp.log(jnp.where(is_far, ratio, 1))
+    newton = jnp.where(is_far, log * total, gap) / jnp.where(slope > 0, slope, 1)
     newton = jnp.clip(newton, -reach, reach)
     steep = (slope > 0) & (abs(gap) < jnp.inf)
     delta = jnp.where(steep, newton, jnp.sign(gap) * jnp.inf)
@@ -248,7 +258,9 @@ def _newton(
     error = jnp.where(steep, abs(gap) / jnp.where(size > 0, size, 1), abs(delta))
     # All scores together may not reach k.
     is_full = total >= given.most if is_all else given.above(given.lowest, place) > _FAR
-    return delta, jnp.where(~steep & (gap < 0) & is_full, 0, error), abs(gap)
+    distance = abs(jnp.where(is_far, log, gap / jnp.where(k > 0, k, 1)))
+    distance = jnp.where(steep, distance, jnp.inf)
+    return delta, jnp.where(~steep & (gap < 0) & is_full, 0, error), distance
 
 
 def _excess(given: _Given, level: Level, place: tuple[Array, Array]) -> tuple[Array, ...]:
