@@ -157,3 +157,23 @@ def test_derivatives_in_these_and_alpha_above_one():
     loss = loss_of()
     alphas = np.array([[1.2], [1.7]])
     check_to_second_order(lambda *args: loss(*args[:-1], alpha=args[-1]), *ARGUMENTS, alphas)
+
+
+@pytest.mark.parametrize(
+    ("scores", "k", "alpha", "upper", "temperature", "expected"),
+    [
+        # All scores are alike beside T.
+        ([-1.39, 1.22, 1.83], 0.5, 2.0, 1.0, 6.6e8, [0.5 / 3] * 3),
+        ([-1.39, 1.22, 1.83], 1e-6, 1.5, 1.0, 2e10, [1e-6 / 3] * 3),
+        ([1e35, 1e35, 1.00001e35], 37.0, 4.0, 37.8, 2.5e35, [37.0 / 3] * 3),
+        # It is decided within a few T of a score.
+        ([-1.6e29, 0.0, 3e28, 9.9e29], 3.5, 1.7, 1.0, 1.0, [0.5, 1, 1, 1]),
+        ([-4.9e11, 0.0, 8.4e-21], 1.4, 1.5, 1.0, 1.0, [0, 0.7, 0.7]),
+        ([0.0, 1.0, 1.0, 0.0], 1.5, 2.0, 0.9, 0.0, [0, 0.75, 0.75, 0]),
+        ([np.inf, np.inf, 3e38, -np.inf], 1e-6, 1.5, 1.0, 1.0, [5e-7, 5e-7, 0, 0]),
+    ],
+)
+def test_thresholds_that_are_hard_to_find(scores, k, alpha, upper, temperature, expected):
+    x = np.asarray(scores, np.float32)
+    p = sx.soft_top_k(x, k=k, alpha=alpha, upper=upper, temperature=temperature)
+    np.testing.assert_allclose(p, expected, rtol=2e-6)
