@@ -177,7 +177,8 @@ def _advance(given: _Given, level: Level, is_all: bool, tolerance: float, state:
     # Where φ has corners, a step of Newton's may lead astray, and that of log Σφ hardly anywhere.
     is_stalled = distance > before / 2
     inside = (low < delta) & (delta < high) & ~is_stalled
-    new_near, new_rest = _between(given, near, rest, low, high, passes)
+    # The barriers let XLA compute what they hold once, and not in each of the loops that it makes.
+    new_near, new_rest = lax.optimization_barrier(_between(given, near, rest, low, high, passes))
     new_near, new_rest = (
         jnp.where(inside, near, new_near),
         jnp.where(inside, rest + delta, new_rest),

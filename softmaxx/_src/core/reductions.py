@@ -20,8 +20,8 @@ from softmaxx._src.core.types import Array
 BLOCK = 8  # longest block, the fastest by measurement on CPU
 # The same where an entry costs a few additions and products. Beyond it XLA is ten times slower.
 LONG_BLOCK = 16
-_WHOLE_OF_MANY = 32  # shorter slices are summed fastest without blocks
-_WHOLE = 33  # the same for up to three arrays
+_WHOLE = 32  # shorter slices are summed fastest without blocks
+_AT_ONCE = 4  # arrays of such a slice that XLA still vectorises
 
 
 class Fold(NamedTuple):
@@ -47,12 +47,14 @@ def folds(
 ) -> list[Array]:
     """Each array reduced over the axes, which are kept with length 1, by a fold of its own."""
     axis = longest_axis(values[0], axes)
-    whole = _WHOLE_OF_MANY if len(values) > 3 else _WHOLE
     n = values[0].shape[axis]
     short = (
-        not export.is_symbolic_dim(n) and n < whole and sharding.shard_count(values[0], axis) == 1
+        not export.is_symbolic_dim(n) and n < _WHOLE and sharding.shard_count(values[0], axis) == 1
     )
-    longest = whole if short else block
+    if short and len(values) > _AT_ONCE:
+        half = len(values) // 2
+        return folds(values[:half], kinds[:half], axes) + folds(values[half:], kinds[half:], axes)
+    longest = _WHOLE if short else block
     pieces = zip(*(in_blocks(value, axis, longest) for value in values), strict=True)
     totals = []
     for piece in pieces:
