@@ -59,7 +59,7 @@ class Measure(NamedTuple):
     origin: Theta  # the float of θ₀, and its rest
     axes: tuple[int, ...]
 
-    def beside(self, row: Array | float) -> Array | float:
+    def beside(self, row: Array | float) -> Any:
         """A number of each slice with the choice axes, so that it broadcasts to the scores."""
         return row if isinstance(row, float) else lax.expand_dims(row, sorted(self.axes))
 

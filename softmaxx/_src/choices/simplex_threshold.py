@@ -35,7 +35,7 @@ class Step(NamedTuple):
 class _State(NamedTuple):
     """What the loop carries of each slice."""
 
-    near: Array | None  # the place that θ is counted from, where that moves
+    near: Any  # the place that θ is counted from, where that moves, and else None
     v: Array  # how far θ lies above the place
     aside: Array
     left: Array  # the passes that it may still take; 0 when it has ended

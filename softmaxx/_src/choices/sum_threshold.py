@@ -103,30 +103,35 @@ def solve(
     may fall off as an exponential does, and not to 0 at a point.
     """
     given = _given(x, k, temperature, value_and_slope, axes)._replace(has_tails=has_tails)
-    levels = pyramid.levels((x,), axes) if is_uniform else [(x,)]
     zero = sharding.full_keeping_sharding(0, given.mean)
-    start = (given.mean + zero, zero)
-    eps = float(jnp.finfo(x.dtype).eps)
-    place = start
-    for level in levels:
-        is_all = level is levels[-1]
-        unknown = zero - jnp.inf, zero + jnp.inf, zero, zero + jnp.inf
-        state = _State(*place, *unknown, zero + MOST_PASSES)
-        advance = partial(_advance, given, level, is_all, 4 * eps if is_all else _COARSE_ERROR)
-        near, rest, _, _, delta, *_ = lax.while_loop(
-            lambda state: jnp.any(state.left > 0), advance, state
-        )
-        if is_all:
-            break
+    place = start = (given.mean + zero, zero)
+    *small, whole = pyramid.levels((x,), axes) if is_uniform else [(x,)]
+    for level in small:
+        near, rest, delta = _searched(given, level, False, _COARSE_ERROR, start)
         # A few of the scores may not reach k. Then all of them start anew.
-        found = _nearest(given, near, rest + delta)
+        near, rest = _nearest(given, near, rest + delta)
         reached = ~jnp.isinf(delta)
-        place = tuple(jnp.where(reached, a, b) for a, b in zip(found, start, strict=True))
+        place = jnp.where(reached, near, start[0]), jnp.where(reached, rest, start[1])
+    eps = float(jnp.finfo(x.dtype).eps)
+    near, rest, delta = _searched(given, whole, True, 4 * eps, place)
     # A long step of a slice that did not converge holds for none of its entries. The last step is
     # taken from t, whose rounding it makes up for.
     delta = jnp.where((abs(delta) < _LAST) | jnp.isnan(delta), delta, 0)
     near, rest, delta = lax.optimization_barrier((near, rest, delta))
     return given.t(x, (near, rest)) - given.beside(delta), x != -jnp.inf
+
+
+def _searched(
+    given: _Given, level: Level, is_all: bool, tolerance: float, place: tuple[Array, Array]
+) -> tuple[Array, Array, Array]:
+    """Where the search on a level ends, and the step that is left."""
+    near, rest = place
+    zero = sharding.full_keeping_sharding(0, rest)
+    infinite = zero + jnp.inf
+    start = _State(near, rest, -infinite, infinite, zero, infinite, zero + MOST_PASSES)
+    advance = partial(_advance, given, level, is_all, tolerance)
+    found = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, start)
+    return found.near, found.rest, found.delta
 
 
 def _given(x, k, temperature, value_and_slope, axes) -> _Given:
