@@ -34,6 +34,9 @@ def _infinite(x: Array) -> float:
     return float(jnp.finfo(x.dtype).max) / 4
 
 
+Place = tuple[Array, Array]  # θ: a float, in sixteenths, and how far θ is above it, in units of T
+
+
 class _Given(NamedTuple):
     """What does not change in the search. None of the numbers of a slice has the choice axes."""
 
@@ -51,11 +54,15 @@ class _Given(NamedTuple):
     def beside(self, row: Array) -> Array:
         return lax.expand_dims(row, sorted(self.axes))
 
-    def above(self, score: Array, place: tuple[Array, Array]) -> Array:
+    def above(self, score: Array, place: Place) -> Array:
         """(x − θ)/T of one score for each slice, in sixteenths."""
         return (score - place[0]) / self.unit - place[1]
 
-    def t(self, x: Array, place: tuple[Array, Array]) -> Array:
+    def distance(self, place: Place, other: Place) -> Array:
+        """How far one θ is above another, in units of T."""
+        return (place[0] - other[0]) / self.unit + (place[1] - other[1])
+
+    def t(self, x: Array, place: Place) -> Array:
         """(x − θ)/T of each entry."""
         most = _infinite(self.top)
         most = jnp.where(self.shared, jnp.minimum(self.above(self.top, place), most), most)
@@ -78,10 +85,9 @@ class _Given(NamedTuple):
 class _State(NamedTuple):
     """What the loop carries of each slice."""
 
-    near: Array  # a float, in sixteenths
-    rest: Array  # how far θ is above it, in units of T
-    low: Array  # how far the solution is above θ, at least and at most
-    high: Array
+    place: Place
+    low: Place  # a lower bound and an upper one
+    high: Place
     delta: Array  # the step that would be taken next
     distance: Array  # before it, of Σφ from k
     left: Array  # the passes that it may still take; 0 when it has ended
@@ -122,16 +128,17 @@ def solve(
 
 
 def _searched(
-    given: _Given, level: Level, is_all: bool, tolerance: float, place: tuple[Array, Array]
+    given: _Given, level: Level, is_all: bool, tolerance: float, place: Place
 ) -> tuple[Array, Array, Array]:
     """Where the search on a level ends, and the step that is left."""
     near, rest = place
     zero = sharding.full_keeping_sharding(0, rest)
     infinite = zero + jnp.inf
-    start = _State(near, rest, -infinite, infinite, zero, infinite, zero + MOST_PASSES)
+    bounds = (-infinite, zero), (infinite, zero)
+    start = _State((near, rest), *bounds, zero, infinite, zero + MOST_PASSES)
     advance = partial(_advance, given, level, is_all, tolerance)
     found = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, start)
-    return found.near, found.rest, found.delta
+    return *found.place, found.delta
 
 
 def _given(x, k, temperature, value_and_slope, axes) -> _Given:
@@ -164,7 +171,7 @@ def _given(x, k, temperature, value_and_slope, axes) -> _Given:
     lowest = jnp.where(shared, top, jnp.minimum(lowest / 16, top))
     mean = jnp.where(count > 0, mean * (n / jnp.maximum(count, 1)), 0)
     mean = jnp.clip(mean, lowest, top)
-    smallest = jnp.maximum((top - lowest) / (largest / 8), float(dtype.tiny))
+    smallest = jnp.maximum((top - lowest) / (largest / 8), float(dtype.tiny) / float(dtype.eps))
     unit = jnp.maximum(jnp.minimum(lax.squeeze(temperature, axes), largest) / 16, smallest)
     unit = jnp.where(shared & ~jnp.isnan(unit), 1, unit)
     return _Given(
@@ -174,36 +181,34 @@ def _given(x, k, temperature, value_and_slope, axes) -> _Given:
 
 def _advance(given: _Given, level: Level, is_all: bool, tolerance: float, state: _State) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
-    near, rest, low, high, _, before, left = state
-    passes, eps = MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
-    newton = _newton(given, level, is_all, (near, rest))
+    place, low, high, _, before, left = state
+    passes, eps, rest = MOST_PASSES - left, float(jnp.finfo(left.dtype).eps), place[1]
+    newton = _newton(given, level, is_all, place)
     delta, error, distance = lax.optimization_barrier(newton)
-    low, high = jnp.where(delta >= 0, 0, low), jnp.where(delta <= 0, 0, high)
+    low, high = _where(delta >= 0, place, low), _where(delta <= 0, place, high)
+    least, most = given.distance(low, place), given.distance(high, place)
     # Where φ has corners, a step of Newton's may lead astray, and that of log Σφ hardly anywhere.
     is_stalled = distance > before / 2
-    inside = (low < delta) & (delta < high) & ~is_stalled
+    inside = (least < delta) & (delta < most) & ~is_stalled
     # The barriers let XLA compute what they hold once, and not in each of the loops that it makes.
-    new_near, new_rest = lax.optimization_barrier(_between(given, near, rest, low, high, passes))
-    new_near, new_rest = (
-        jnp.where(inside, near, new_near),
-        jnp.where(inside, rest + delta, new_rest),
-    )
-    is_step = jnp.minimum(abs(delta), high - low) > 4 * eps * abs(rest)
+    between = lax.optimization_barrier(_between(given, place, low, high, passes))
+    new = _where(inside, (place[0], rest + delta), between)
+    is_step = jnp.minimum(abs(delta), most - least) > 4 * eps * abs(rest)
     # Where a short step no longer halves the distance, what is left is the rounding of the sum.
     is_rounding = is_stalled & (distance < 1e-3) & (abs(delta) <= 32 * eps * (1 + abs(rest)))
     moves = (error > tolerance) & is_step & ~is_rounding & (left > 0)
-    moves &= (new_near != near) | (new_rest != rest)
-    target = jnp.where(moves, new_near, near), jnp.where(moves, new_rest, rest)
-    new_near, new_rest = lax.optimization_barrier(target)
-    step = (new_near - near) / given.unit + (new_rest - rest)
-    # θ is rounded where it moves far: the bounds leave room for that.
-    room = 4 * eps * abs(step)
-    bounds = low - step - room, high - step + room
-    new = _nearest(given, new_near, new_rest)
-    return _State(*new, *bounds, delta, distance, jnp.where(moves, left - 1, 0))
+    moves &= (new[0] != place[0]) | (new[1] != rest)
+    new = lax.optimization_barrier(_where(moves, new, place))
+    left = jnp.where(moves, left - 1, 0)
+    return _State(_nearest(given, *new), low, high, delta, distance, left)
 
 
-def _nearest(given: _Given, near: Array, rest: Array) -> tuple[Array, Array]:
+def _where(condition: Array, place: Place, other: Place) -> Place:
+    near, rest = (jnp.where(condition, a, b) for a, b in zip(place, other, strict=True))
+    return near, rest
+
+
+def _nearest(given: _Given, near: Array, rest: Array) -> Place:
     """The float that is nearest to θ, and the rest."""
     largest = float(jnp.finfo(near.dtype).max) / 8
     new = jnp.clip(near + rest * given.unit, -largest, largest)
@@ -211,35 +216,39 @@ def _nearest(given: _Given, near: Array, rest: Array) -> tuple[Array, Array]:
     return new, rest - (new - near) / given.unit
 
 
-def _between(given: _Given, near, rest, low, high, passes) -> tuple[Array, Array]:
+def _between(given: _Given, place: Place, low: Place, high: Place, passes: Array) -> Place:
     """A θ between the bounds: the middle; far beyond where a bound is not known.
 
     For a T far smaller than the distances of the scores all is decided within a few T of a score.
     Then the middle is that of the floats, until no float is left between the bounds.
     """
+    (near, rest), least, most = place, given.distance(low, place), given.distance(high, place)
     further = jnp.minimum((given.range / 8 + 1) * 2.0**passes, _infinite(near))
-    middle = jnp.where(high == jnp.inf, further, low + (high - low) / 2)
-    middle = jnp.where(low == -jnp.inf, -further, middle)
-    lower, higher = (_nearest(given, near, rest + end)[0] for end in (low, high))
-    target = float_order.midway(lower, higher)
-    wide = (high - low > _WIDE) & (high - low < jnp.inf)
-    is_last = (target == lower) | (target == higher)
-    beside = jnp.where(wide & is_last, _beside_score(rest, low, high, middle), rest + middle)
+    middle = jnp.where(most == jnp.inf, further, least + (most - least) / 2)
+    middle = jnp.where(least == -jnp.inf, -further, middle)
+    target = float_order.midway(low[0], high[0])
+    wide = (most - least > _WIDE) & (most - least < jnp.inf)
+    is_last = (target == low[0]) | (target == high[0])
+    new = _beside_score(rest, middle)
+    fits = wide & is_last & _is_below(low, (near, new)) & _is_below((near, new), high)
+    beside = jnp.where(fits, new, rest + middle)
     to_float = wide & ~is_last
     return jnp.where(to_float, target, near), jnp.where(to_float, 0, beside)
 
 
-def _beside_score(rest, low, high, middle) -> Array:
+def _is_below(place: Place, other: Place) -> Array:
+    """Whether one θ is below another: exact, where a distance is rounded."""
+    return (place[0] < other[0]) | ((place[0] == other[0]) & (place[1] < other[1]))
+
+
+def _beside_score(rest: Array, middle: Array) -> Array:
     """A rest closer to the float that is nearest; from there on in growing steps."""
     closer = jnp.sign(rest) * jnp.sqrt(abs(rest)) / 4
     grown = rest + jnp.sign(middle) * (3 * abs(rest) + 1)
-    new = jnp.where(abs(rest) > 1, closer, grown)
-    return jnp.where((low < new - rest) & (new - rest < high), new, rest + middle)
+    return jnp.where(abs(rest) > 1, closer, grown)
 
 
-def _newton(
-    given: _Given, level: Level, is_all: bool, place: tuple[Array, Array]
-) -> tuple[Array, Array, Array]:
+def _newton(given: _Given, level: Level, is_all: bool, place: Place) -> tuple[Array, Array, Array]:
     """Newton's step, the error of Σφ, and the distance that the step reckons with.
 
     On a plateau the step is infinite. The error is relative to what rounds in Σφ.
@@ -269,7 +278,7 @@ def _newton(
     return delta, jnp.where(~steep & (gap < 0) & is_full, 0, error), distance
 
 
-def _excess(given: _Given, level: Level, place: tuple[Array, Array]) -> tuple[Array, ...]:
+def _excess(given: _Given, level: Level, place: Place) -> tuple[Array, ...]:
     """At θ: Σφ − k, Σφ, Σφ' and the size of which the rounding of these sums is a part."""
 
     def lanes(x):
