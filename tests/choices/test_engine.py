@@ -52,6 +52,16 @@ def test_hard_slices_are_solved(alpha):
         np.testing.assert_allclose(p.astype(np.float64).sum(-1), 1, atol=4e-7 if power else 1e-6)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1e-16, 1.0])
+@pytest.mark.parametrize("alpha", [1.5, 2.0, 3.0, 6.0])
+def test_ties_share_also_where_the_temperature_is_below_the_resolution_of_the_scores(
+    alpha, temperature
+):
+    x = np.where(np.arange(1000) < 700, np.float32(3.7), np.float32(-50))
+    p = sx.entmax(x, alpha=alpha, temperature=temperature)
+    np.testing.assert_allclose(p, (x > 0) / 700, rtol=1e-6)
+
+
 def test_large_alpha():
     np.testing.assert_allclose(sx.entmax(np.zeros(10, np.float32), alpha=100.0), 0.1, rtol=1e-6)
     np.testing.assert_allclose(

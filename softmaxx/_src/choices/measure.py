@@ -95,24 +95,24 @@ class Measure(NamedTuple):
         below_base = jnp.where(self.offset == 0, self.above_peak(theta), jnp.inf)
         return jnp.minimum(u, below_base)
 
-    def place(self, near: Array) -> "Place":
-        (high, low), is_origin = self.origin, near == self.origin[0]
+    def place(self, near: Array, is_origin: Array) -> "Place":
+        high, low = self.origin
         shift = jnp.where(is_origin, low, 0)
         return Place(near, shift, jnp.where(is_origin, 0, low - (near - high) / self.unit))
 
-    def nearer(self, place: "Place", v: Array) -> tuple[Array, Array]:
-        """The float that is nearest to θ, and v counted from there.
+    def nearer(self, place: "Place", v: Array) -> tuple[Array, Array, Array]:
+        """A float near θ, whether that is θ₀, and v counted from there.
 
-        θ stays counted from θ₀ near there; for b = 1 it always does.
+        Near θ₀ it is θ₀, and for b = 1 always. Elsewhere it is the float nearest to θ: where
+        T is small that may have the same bits.
         """
         near, rest = place.theta(v)
-        high, low = self.origin
-        stays = ((near == high) & (self.epsilon * place.u(v) < 1 / 16)) | (self.offset != 0)
+        u = place.u(v)
+        is_origin = (self.epsilon * u < 1 / 16) | (self.offset != 0)
         # The barrier lets XLA compute this once, and not in each of the loops that it makes.
-        new = lax.optimization_barrier(jnp.where(stays, near, near + rest * self.unit))
-        rest = rest - (new - near) / self.unit
-        arrives = jnp.where(new == high, jnp.maximum(rest - low, 0), rest)
-        return new, jnp.where(stays, v, arrives)
+        new = jnp.where(is_origin, self.origin[0], near + rest * self.unit)
+        new = lax.optimization_barrier(new)
+        return new, is_origin, jnp.where(is_origin, u, rest - (new - near) / self.unit)
 
     def missing(self, theta: Theta, u: Array) -> Array:
         """1 − p of the largest score."""

@@ -35,7 +35,7 @@ class Step(NamedTuple):
 class _State(NamedTuple):
     """What the loop carries of each slice."""
 
-    near: Any  # the place that θ is counted from, where that moves, and else None
+    at: Any  # the float that θ is counted from, and whether it is θ₀; None where that stays
     v: Array  # how far θ lies above the place
     aside: Array
     left: Array  # the passes that it may still take; 0 when it has ended
@@ -76,16 +76,20 @@ def solve(
     given = _Given(by, sole, jnp.where(sole, top.peak, jnp.nan), with_height)
     zero = sharding.full_keeping_sharding(0, top.peak)
     bracket = None if power.on_support else _bracket(by, zero, levels[-1], axes)
-    near, v, aside = by.origin[0] + zero, _start(by, top, levels[0]), zero
+    near, is_origin, aside = by.origin[0] + zero, zero == 0, zero
+    v = _start(by, top, levels[0])
     # The threshold of the small level is often that of all scores.
     tolerance = float(jnp.finfo(zero.dtype).eps) / 4
     for level in levels:
-        near, v = by.nearer(by.place(near), v)
-        start = _State(None if power.on_support else near, v, aside, zero + MOST_PASSES, bracket)
-        advance = partial(_advance, given, level, by.place(near), tolerance)
+        near, is_origin, v = by.nearer(by.place(near, is_origin), v)
+        at = None if power.on_support else (near, is_origin)
+        start = _State(at, v, aside, zero + MOST_PASSES, bracket)
+        advance = partial(_advance, given, level, by.place(near, is_origin), tolerance)
         found = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, start)
-        near, v, aside = near if power.on_support else found.near, found.v, found.aside
-    theta, u = by.place(near).theta(v), by.place(near).u(v)
+        near, is_origin = found.at or (near, is_origin)
+        v, aside = found.v, found.aside
+    place = by.place(near, is_origin)
+    theta, u = place.theta(v), place.u(v)
     height = _height(given, alpha, theta, u, aside, levels[-1]) if with_height else None
     found = Threshold(theta, aside, height, by.missing(theta, u), sole)
     return jax.tree.map(by.beside, found)
@@ -111,9 +115,9 @@ def _start(by: Measure, top: Top, level: Level) -> Array:
 
 def _advance(given: _Given, level: Level, place: Place, tolerance: float, state: _State) -> _State:
     """One pass: the step is taken by the slices that have not ended. A slice with nan ends."""
-    near, v, _, left, bracket = state
+    at, v, _, left, bracket = state
     by, passes, eps = given.by, MOST_PASSES - left, float(jnp.finfo(left.dtype).eps)
-    place = place if near is None else by.place(near)
+    place = place if at is None else by.place(*at)
     theta, u = place.theta(v), place.u(v)
     step = _support_step if by.power.on_support else _any_alpha_step
     delta, error, aside = step(given, level, theta, u, passes)
@@ -129,10 +133,11 @@ def _advance(given: _Given, level: Level, place: Place, tolerance: float, state:
         delta, aside = jnp.where(lasts, 0, delta), jnp.where(lasts, aside, 1)
     taken = left > 0
     v = jnp.where(taken, place.moved(v, delta), v)
-    if near is not None:
-        near, v = by.nearer(place, v)
+    if at is not None:
+        *at, v = by.nearer(place, v)
+        at = tuple(at)
     aside = jnp.where(taken, aside, state.aside)
-    return _State(near, v, aside, jnp.where(taken & goes_on, left - 1, 0), bracket)
+    return _State(at, v, aside, jnp.where(taken & goes_on, left - 1, 0), bracket)
 
 
 def _kept_inside(
