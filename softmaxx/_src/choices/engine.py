@@ -81,7 +81,7 @@ def solve(
     state = _State(Root(tau, zero, rest), bracket, zero + MOST_PASSES)
     for left, step in zip(reversed(range(len(steps))), steps, strict=True):
         advance = partial(_advance, step, tolerance)
-        state = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, state)
+        state = lax.while_loop(lambda state: sharding.any_positive(state.left), advance, state)
         if left:
             (tau, delta, rest), _, _ = state
             # A few of the scores may not reach k. Then the next level starts anew.

@@ -85,7 +85,7 @@ def solve(
         at = None if power.on_support else (near, is_origin)
         start = _State(at, v, aside, zero + MOST_PASSES, bracket)
         advance = partial(_advance, given, level, by.place(near, is_origin), tolerance)
-        found = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, start)
+        found = lax.while_loop(lambda state: sharding.any_positive(state.left), advance, start)
         near, is_origin = found.at or (near, is_origin)
         v, aside = found.v, found.aside
     place = by.place(near, is_origin)

@@ -137,7 +137,7 @@ def _searched(
     bounds = (-infinite, zero), (infinite, zero)
     start = _State((near, rest), *bounds, zero, infinite, zero + MOST_PASSES)
     advance = partial(_advance, given, level, is_all, tolerance)
-    found = lax.while_loop(lambda state: jnp.any(state.left > 0), advance, start)
+    found = lax.while_loop(lambda state: sharding.any_positive(state.left), advance, start)
     return *found.place, found.delta
 
 

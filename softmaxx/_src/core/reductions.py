@@ -20,8 +20,9 @@ from softmaxx._src.core.types import Array
 BLOCK = 8  # longest block, the fastest by measurement on CPU
 # The same where an entry costs a few additions and products. Beyond it XLA is ten times slower.
 LONG_BLOCK = 16
-_WHOLE = 32  # shorter slices are summed fastest without blocks
-_AT_ONCE = 4  # arrays of such a slice that XLA still vectorises
+_WHOLE = 16  # XLA vectorises a reduction of fewer neighbours, whatever is computed of each
+_REST = 8  # what short slices leave to the second reduction, again neighbours
+_AT_ONCE = 4  # arrays of a short slice that XLA still vectorises
 
 
 class Fold(NamedTuple):
@@ -47,15 +48,14 @@ def folds(
 ) -> list[Array]:
     """Each array reduced over the axes, which are kept with length 1, by a fold of its own."""
     axis = longest_axis(values[0], axes)
-    n = values[0].shape[axis]
-    short = (
-        not export.is_symbolic_dim(n) and n < _WHOLE and sharding.shard_count(values[0], axis) == 1
-    )
+    n, is_one = values[0].shape[axis], sharding.shard_count(values[0], axis) == 1
+    short = not export.is_symbolic_dim(n) and n < _REST * block and is_one
     if short and len(values) > _AT_ONCE:
         half = len(values) // 2
         return folds(values[:half], kinds[:half], axes) + folds(values[half:], kinds[half:], axes)
-    longest = _WHOLE if short else block
-    pieces = zip(*(in_blocks(value, axis, longest) for value in values), strict=True)
+    if short:
+        block = n if n < _WHOLE else n // _REST
+    pieces = zip(*(in_blocks(value, axis, block) for value in values), strict=True)
     totals = []
     for piece in pieces:
         is_cut = piece[0].ndim > values[0].ndim
@@ -82,6 +82,8 @@ def _folds_of_blocks(values: tuple[Array, ...], kinds: Sequence[Fold], axis: int
         block = largest_divisor(rest, BLOCK) if shards > 1 else 1
         cut = (*values[0].shape[: axis + 1], block, rest // block, *values[0].shape[axis + 2 :])
         values = tuple(value.reshape(cut) for value in values) if block > 1 else values
+    if shards == 1 and values[0].shape[axis + 1] <= _WHOLE:
+        return list(lax.reduce(values, starts, partial(_two, kinds), (axis + 1,)))
     return [kind.over(value, axis + 1) for kind, value in zip(kinds, values, strict=True)]
 
 

@@ -55,6 +55,17 @@ def mask_keeping_sharding(mask: Array, like: Array) -> Array:
     return mask | ((like != like) & False)
 
 
+def any_positive(x: Array) -> Array:
+    """Whether one of these numbers is above 0, as the condition of a loop; none is below.
+
+    On CPU XLA runs a loop over many slices on a single core, unless there is a dot product in it.
+    """
+    if not is_local(x):
+        return jnp.any(x > 0)
+    x = x.ravel()
+    return jnp.dot(x, x) > 0
+
+
 def is_local(x: Array) -> bool:
     """Whether all of x is on one device for certain."""
     return jax.typeof(x).sharding.mesh.empty and jax.device_count() == 1
