@@ -132,6 +132,11 @@ def count(level: Level, axes: tuple[int, ...]) -> Array:
 
 def sums_over(level: Level, axes: tuple[int, ...], lanes: Lanes) -> list[Array]:
     """The sums of the lanes over all scores of a level, in one pass."""
+    n = entries(level[:1], axes)
+    if not export.is_symbolic_dim(n) and n < _LEAST:
+        # XLA vectorises the sum of one short array, and not that of two.
+        each = [reductions.sums(lanes(x), axes) for x in level]
+        return [reduce(jnp.add, lane) for lane in zip(*each, strict=True)]
     each = zip(*(lanes(x) for x in level), strict=True)
     values = [reduce(jnp.add, lane) for lane in each]
     return reductions.sums(values, axes, reductions.BLOCK // len(level))
