@@ -56,7 +56,7 @@ def mask_keeping_sharding(mask: Array, like: Array) -> Array:
 
 
 def any_positive(x: Array) -> Array:
-    """Whether one of these numbers is above 0, as the condition of a loop; none is below.
+    """Whether one of these counts is above 0, as the condition of a loop.
 
     On CPU XLA runs a loop over many slices on a single core, unless there is a dot product in it.
     """
