@@ -54,7 +54,7 @@ def folds(
         half = len(values) // 2
         return folds(values[:half], kinds[:half], axes) + folds(values[half:], kinds[half:], axes)
     if short:
-        block = n if n < _WHOLE else n // _REST
+        block = _WHOLE if n < _WHOLE else int(n) // _REST
     pieces = zip(*(in_blocks(value, axis, block) for value in values), strict=True)
     totals = []
     for piece in pieces:
