@@ -76,13 +76,14 @@ def _folds_of_blocks(values: tuple[Array, ...], kinds: Sequence[Fold], axis: int
     starts = tuple(
         jnp.asarray(kind.start, value.dtype) for kind, value in zip(kinds, values, strict=True)
     )
+    is_full = block == values[0].shape[axis + 2] == BLOCK  # 64 entries: plain sums are faster
     while block > 1:
         values = lax.reduce(values, starts, partial(_two, kinds), (axis + 1,))
         rest = values[0].shape[axis + 1]
         block = largest_divisor(rest, BLOCK) if shards > 1 else 1
         cut = (*values[0].shape[: axis + 1], block, rest // block, *values[0].shape[axis + 2 :])
         values = tuple(value.reshape(cut) for value in values) if block > 1 else values
-    if shards == 1 and values[0].shape[axis + 1] <= _WHOLE:
+    if shards == 1 and not is_full and values[0].shape[axis + 1] <= _WHOLE:
         return list(lax.reduce(values, starts, partial(_two, kinds), (axis + 1,)))
     return [kind.over(value, axis + 1) for kind, value in zip(kinds, values, strict=True)]
 
