@@ -48,11 +48,12 @@ def folds(
 ) -> list[Array]:
     """Each array reduced over the axes, which are kept with length 1, by a fold of its own."""
     axis = longest_axis(values[0], axes)
-    n, is_one = values[0].shape[axis], sharding.shard_count(values[0], axis) == 1
-    short = not export.is_symbolic_dim(n) and n < _REST * block and is_one
+    n, shards = values[0].shape[axis], sharding.shard_count(values[0], axis)
+    short = shards == 1 and not export.is_symbolic_dim(n) and n < _REST * block
     if short and len(values) > _AT_ONCE:
         half = len(values) // 2
-        return folds(values[:half], kinds[:half], axes) + folds(values[half:], kinds[half:], axes)
+        parts = ((values[:half], kinds[:half]), (values[half:], kinds[half:]))
+        return [one for part in parts for one in folds(*part, axes, block)]
     if short:
         block = _WHOLE if n < _WHOLE else int(n) // _REST
     pieces = zip(*(in_blocks(value, axis, block) for value in values), strict=True)
