@@ -84,8 +84,9 @@ def solve(
         near, is_origin, v = by.nearer(by.place(near, is_origin), v)
         at = None if power.on_support else (near, is_origin)
         start = _State(at, v, aside, zero + MOST_PASSES, bracket)
+        goes_on = partial(_goes_on, level)
         advance = partial(_advance, given, level, by.place(near, is_origin), tolerance)
-        found = lax.while_loop(lambda state: sharding.any_positive(state.left), advance, start)
+        found = lax.while_loop(goes_on, advance, start)
         near, is_origin = found.at or (near, is_origin)
         v, aside = found.v, found.aside
     place = by.place(near, is_origin)
@@ -138,6 +139,10 @@ def _advance(given: _Given, level: Level, place: Place, tolerance: float, state:
         at = tuple(at)
     aside = jnp.where(taken, aside, state.aside)
     return _State(at, v, aside, jnp.where(taken & goes_on, left - 1, 0), bracket)
+
+
+def _goes_on(level: Level, state: _State) -> Array:
+    return sharding.any_positive(state.left, level[0])
 
 
 def _kept_inside(

@@ -136,8 +136,9 @@ def _searched(
     infinite = zero + jnp.inf
     bounds = (-infinite, zero), (infinite, zero)
     start = _State((near, rest), *bounds, zero, infinite, zero + MOST_PASSES)
+    goes_on = partial(_goes_on, level)
     advance = partial(_advance, given, level, is_all, tolerance)
-    found = lax.while_loop(lambda state: sharding.any_positive(state.left), advance, start)
+    found = lax.while_loop(goes_on, advance, start)
     return *found.place, found.delta
 
 
@@ -201,6 +202,10 @@ def _advance(given: _Given, level: Level, is_all: bool, tolerance: float, state:
     new = lax.optimization_barrier(_where(moves, new, place))
     left = jnp.where(moves, left - 1, 0)
     return _State(_nearest(given, *new), low, high, delta, distance, left)
+
+
+def _goes_on(level: Level, state: _State) -> Array:
+    return sharding.any_positive(state.left, level[0])
 
 
 def _where(condition: Array, place: Place, other: Place) -> Place:

@@ -19,6 +19,7 @@ Lanes = Callable[[Array], tuple[Array, ...]]  # functions of each score, to be s
 
 _COARSEST = 64  # entries at which a slice is small enough to start from scratch
 _LEAST = 16  # entries of the small level
+_ONE_BY_ONE = 2048  # entries that may be added one after the other: more would be inexact
 _MOST_REDUCTIONS = 2  # then a pass costs next to nothing, however many there are
 
 
@@ -98,14 +99,14 @@ def _top(level: Level, axes: tuple[int, ...]) -> Top:
     part = reduce(jnp.add, [x * share for x in level])
     if any(sharding.shard_count(first, axis) > 1 for axis in axes):
         return Top(*_two_of_shards(level, axes), part.sum(axes, keepdims=True))
-    lanes = first, *seconds, sharding.full_keeping_sharding(-jnp.inf, first)
-    start = jnp.asarray(-jnp.inf, first.dtype)
+    pair = first, *seconds, sharding.full_keeping_sharding(-jnp.inf, first)
+    lanes, starts = (*pair[:2], part), (-jnp.inf, -jnp.inf, 0)
 
-    def fold(a, b):
+    def two(a, b):
         return *_two_of_four(a, b), a[2] + b[2]
 
-    found = lax.reduce((*lanes[:2], part), (start, start, jnp.zeros((), first.dtype)), fold, axes)
-    return Top(*(lax.expand_dims(one, sorted(axes)) for one in found))
+    is_short = reductions.is_short(first, reductions.longest_axis(first, axes))
+    return Top(*(reductions.joint if is_short else reductions.at_once)(lanes, starts, two, axes))
 
 
 def _two_of_shards(level: Level, axes: tuple[int, ...]) -> tuple[Array, Array]:
@@ -133,6 +134,10 @@ def count(level: Level, axes: tuple[int, ...]) -> Array:
 def sums_over(level: Level, axes: tuple[int, ...], lanes: Lanes) -> list[Array]:
     """The sums of the lanes over all scores of a level, in one pass."""
     n = entries(level[:1], axes)
+    if sharding.is_small(level[0]) and n < _ONE_BY_ONE:
+        each = zip(*(lanes(x) for x in level), strict=True)
+        values = [reduce(jnp.add, lane) for lane in each]
+        return reductions.at_once(values, [0] * len(values), _sum_of_two, axes)
     if not export.is_symbolic_dim(n) and n < _LEAST:
         # XLA vectorises the sum of one short array, and not that of two.
         each = [reductions.sums(lanes(x), axes) for x in level]
@@ -140,6 +145,10 @@ def sums_over(level: Level, axes: tuple[int, ...], lanes: Lanes) -> list[Array]:
     each = zip(*(lanes(x) for x in level), strict=True)
     values = [reduce(jnp.add, lane) for lane in each]
     return reductions.sums(values, axes, reductions.BLOCK // len(level))
+
+
+def _sum_of_two(a: Sequence[Array], b: Sequence[Array]) -> tuple[Array, ...]:
+    return tuple(map(jnp.add, a, b))
 
 
 def two_largest(blocks: Sequence[Array], axis: int) -> tuple[Array, Array]:

@@ -21,8 +21,11 @@ BLOCK = 8  # longest block, the fastest by measurement on CPU
 # The same where an entry costs a few additions and products. Beyond it XLA is ten times slower.
 LONG_BLOCK = 16
 _WHOLE = 16  # XLA vectorises a reduction of fewer neighbours, whatever is computed of each
+_SHORT = 128  # entries up to which the second reduction is like the first
 _REST = 8  # what short slices leave to the second reduction, again neighbours
 _AT_ONCE = 4  # arrays of a short slice that XLA still vectorises
+
+Two = Callable[[Sequence[Array], Sequence[Array]], tuple[Array, ...]]
 
 
 class Fold(NamedTuple):
@@ -48,14 +51,14 @@ def folds(
 ) -> list[Array]:
     """Each array reduced over the axes, which are kept with length 1, by a fold of its own."""
     axis = longest_axis(values[0], axes)
-    n, shards = values[0].shape[axis], sharding.shard_count(values[0], axis)
-    short = shards == 1 and not export.is_symbolic_dim(n) and n < _REST * block
-    if short and len(values) > _AT_ONCE:
-        half = len(values) // 2
-        parts = ((values[:half], kinds[:half]), (values[half:], kinds[half:]))
-        return [one for part in parts for one in folds(*part, axes, block)]
-    if short:
-        block = _WHOLE if n < _WHOLE else int(n) // _REST
+    if is_short(values[0], axis):
+        parts = [values[i : i + _AT_ONCE] for i in range(0, len(values), _AT_ONCE)]
+        of_parts = [kinds[i : i + _AT_ONCE] for i in range(0, len(values), _AT_ONCE)]
+        found = [
+            joint(part, [kind.start for kind in kinds], partial(_two, kinds), axes)
+            for part, kinds in zip(parts, of_parts, strict=True)
+        ]
+        return [one for part in found for one in part]
     pieces = zip(*(in_blocks(value, axis, block) for value in values), strict=True)
     totals = []
     for piece in pieces:
@@ -65,6 +68,38 @@ def folds(
             [kind.over(part, axes, keepdims=True) for kind, part in zip(kinds, parts, strict=True)]
         )
     return [reduce(kind.two, parts) for kind, *parts in zip(kinds, *totals, strict=True)]
+
+
+def is_short(x: Array, axis: int) -> bool:
+    """Whether slices are short, and lie on one device."""
+    n = x.shape[axis]
+    return not export.is_symbolic_dim(n) and n <= _SHORT and sharding.shard_count(x, axis) == 1
+
+
+def joint(
+    values: Sequence[Array], starts: Sequence[float], two: Two, axes: tuple[int, ...]
+) -> list[Array]:
+    """The arrays of short slices, reduced together by `two`; the axes are kept with length 1."""
+    axis = longest_axis(values[0], axes)
+    n = values[0].shape[axis]
+    block = n if n < _WHOLE else min(n // _REST, BLOCK)
+    found = []
+    for piece in zip(*(in_blocks(value, axis, block) for value in values), strict=True):
+        if piece[0].ndim > values[0].ndim:
+            piece = at_once(piece, starts, two, (axis + 1,))
+            piece = [merged(merged(value, axis), axis) for value in piece]
+        found.append(at_once(piece, starts, two, axes))
+    return list(reduce(two, found))
+
+
+def at_once(
+    values: Sequence[Array], starts: Sequence[float], two: Two, axes: tuple[int, ...]
+) -> list[Array]:
+    """The same by one reduction, whatever the length: fast inside of a loop that is one kernel."""
+    each = zip(starts, values, strict=True)
+    zeros = tuple(jnp.asarray(start, value.dtype) for start, value in each)
+    found = lax.reduce(tuple(values), zeros, two, axes)
+    return [lax.expand_dims(one, sorted(axes)) for one in found]
 
 
 def _folds_of_blocks(values: tuple[Array, ...], kinds: Sequence[Fold], axis: int) -> list[Array]:
@@ -77,15 +112,12 @@ def _folds_of_blocks(values: tuple[Array, ...], kinds: Sequence[Fold], axis: int
     starts = tuple(
         jnp.asarray(kind.start, value.dtype) for kind, value in zip(kinds, values, strict=True)
     )
-    is_full = block == values[0].shape[axis + 2] == BLOCK  # 64 entries: plain sums are faster
     while block > 1:
         values = lax.reduce(values, starts, partial(_two, kinds), (axis + 1,))
         rest = values[0].shape[axis + 1]
         block = largest_divisor(rest, BLOCK) if shards > 1 else 1
         cut = (*values[0].shape[: axis + 1], block, rest // block, *values[0].shape[axis + 2 :])
         values = tuple(value.reshape(cut) for value in values) if block > 1 else values
-    if shards == 1 and not is_full and values[0].shape[axis + 1] <= _WHOLE:
-        return list(lax.reduce(values, starts, partial(_two, kinds), (axis + 1,)))
     return [kind.over(value, axis + 1) for kind, value in zip(kinds, values, strict=True)]
 
 
