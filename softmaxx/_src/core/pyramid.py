@@ -19,7 +19,7 @@ Lanes = Callable[[Array], tuple[Array, ...]]  # functions of each score, to be s
 
 _COARSEST = 64  # entries at which a slice is small enough to start from scratch
 _LEAST = 16  # entries of the small level
-_ONE_BY_ONE = 2048  # entries that may be added one after the other: more would be inexact
+_ONE_BY_ONE = 1024  # entries that are added one after the other: more would be inexact
 _MOST_REDUCTIONS = 2  # then a pass costs next to nothing, however many there are
 
 
@@ -105,8 +105,8 @@ def _top(level: Level, axes: tuple[int, ...]) -> Top:
     def two(a, b):
         return *_two_of_four(a, b), a[2] + b[2]
 
-    is_short = reductions.is_short(first, reductions.longest_axis(first, axes))
-    return Top(*(reductions.joint if is_short else reductions.at_once)(lanes, starts, two, axes))
+    how = reductions.joint if reductions.is_short(first, axes) else reductions.at_once
+    return Top(*how(lanes, starts, two, axes))
 
 
 def _two_of_shards(level: Level, axes: tuple[int, ...]) -> tuple[Array, Array]:
@@ -133,22 +133,16 @@ def count(level: Level, axes: tuple[int, ...]) -> Array:
 
 def sums_over(level: Level, axes: tuple[int, ...], lanes: Lanes) -> list[Array]:
     """The sums of the lanes over all scores of a level, in one pass."""
-    n = entries(level[:1], axes)
-    if sharding.is_small(level[0]) and n < _ONE_BY_ONE:
-        each = zip(*(lanes(x) for x in level), strict=True)
-        values = [reduce(jnp.add, lane) for lane in each]
-        return reductions.at_once(values, [0] * len(values), _sum_of_two, axes)
-    if not export.is_symbolic_dim(n) and n < _LEAST:
+    n, each = entries(level[:1], axes), [lanes(x) for x in level]
+    is_small = sharding.is_small(level[0]) and n <= _ONE_BY_ONE
+    if not is_small and not export.is_symbolic_dim(n) and n < _LEAST:
         # XLA vectorises the sum of one short array, and not that of two.
-        each = [reductions.sums(lanes(x), axes) for x in level]
-        return [reduce(jnp.add, lane) for lane in zip(*each, strict=True)]
-    each = zip(*(lanes(x) for x in level), strict=True)
-    values = [reduce(jnp.add, lane) for lane in each]
+        sums = [reductions.sums(values, axes) for values in each]
+        return [reduce(jnp.add, lane) for lane in zip(*sums, strict=True)]
+    values = [reduce(jnp.add, lane) for lane in zip(*each, strict=True)]
+    if is_small:
+        return reductions.sums_at_once(values, axes)
     return reductions.sums(values, axes, reductions.BLOCK // len(level))
-
-
-def _sum_of_two(a: Sequence[Array], b: Sequence[Array]) -> tuple[Array, ...]:
-    return tuple(map(jnp.add, a, b))
 
 
 def two_largest(blocks: Sequence[Array], axis: int) -> tuple[Array, Array]:

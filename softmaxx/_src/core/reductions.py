@@ -7,7 +7,7 @@ rest.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
 from typing import NamedTuple
 
@@ -50,18 +50,16 @@ def folds(
     values: Sequence[Array], kinds: Sequence[Fold], axes: tuple[int, ...], block: int = BLOCK
 ) -> list[Array]:
     """Each array reduced over the axes, which are kept with length 1, by a fold of its own."""
+    if is_short(values[0], axes):
+        found = []
+        for i in range(0, len(values), _AT_ONCE):
+            some = kinds[i : i + _AT_ONCE]
+            starts = [kind.start for kind in some]
+            found += joint(values[i : i + _AT_ONCE], starts, partial(_two, some), axes)
+        return found
     axis = longest_axis(values[0], axes)
-    if is_short(values[0], axis):
-        parts = [values[i : i + _AT_ONCE] for i in range(0, len(values), _AT_ONCE)]
-        of_parts = [kinds[i : i + _AT_ONCE] for i in range(0, len(values), _AT_ONCE)]
-        found = [
-            joint(part, [kind.start for kind in kinds], partial(_two, kinds), axes)
-            for part, kinds in zip(parts, of_parts, strict=True)
-        ]
-        return [one for part in found for one in part]
-    pieces = zip(*(in_blocks(value, axis, block) for value in values), strict=True)
     totals = []
-    for piece in pieces:
+    for piece in _pieces(values, axis, block):
         is_cut = piece[0].ndim > values[0].ndim
         parts = _folds_of_blocks(piece, kinds, axis) if is_cut else piece
         totals.append(
@@ -70,21 +68,26 @@ def folds(
     return [reduce(kind.two, parts) for kind, *parts in zip(kinds, *totals, strict=True)]
 
 
-def is_short(x: Array, axis: int) -> bool:
+def sums_at_once(values: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
+    """The sums by one reduction, whatever the length: fast inside of a loop that is one kernel."""
+    kinds = (SUM,) * len(values)
+    return at_once(values, [SUM.start] * len(values), partial(_two, kinds), axes)
+
+
+def is_short(x: Array, axes: tuple[int, ...]) -> bool:
     """Whether slices are short, and lie on one device."""
-    n = x.shape[axis]
-    return not export.is_symbolic_dim(n) and n <= _SHORT and sharding.shard_count(x, axis) == 1
+    sizes = [x.shape[axis] for axis in axes]
+    if any(map(export.is_symbolic_dim, sizes)) or math.prod(sizes) > _SHORT:
+        return False
+    return all(sharding.shard_count(x, axis) == 1 for axis in axes)
 
 
 def joint(
     values: Sequence[Array], starts: Sequence[float], two: Two, axes: tuple[int, ...]
 ) -> list[Array]:
     """The arrays of short slices, reduced together by `two`; the axes are kept with length 1."""
-    axis = longest_axis(values[0], axes)
-    n = values[0].shape[axis]
-    block = n if n < _WHOLE else min(n // _REST, BLOCK)
-    found = []
-    for piece in zip(*(in_blocks(value, axis, block) for value in values), strict=True):
+    axis, found = longest_axis(values[0], axes), []
+    for piece in _pieces(values, axis, BLOCK):
         if piece[0].ndim > values[0].ndim:
             piece = at_once(piece, starts, two, (axis + 1,))
             piece = [merged(merged(value, axis), axis) for value in piece]
@@ -92,10 +95,18 @@ def joint(
     return list(reduce(two, found))
 
 
+def _pieces(values: Sequence[Array], axis: int, block: int) -> Iterable[tuple[Array, ...]]:
+    """The arrays in blocks, and what fits in no block. On one device the rest is no less than 8."""
+    n = values[0].shape[axis]
+    if not export.is_symbolic_dim(n) and sharding.shard_count(values[0], axis) == 1:
+        block = n if n < _WHOLE else min(n // _REST, block)
+    return zip(*(in_blocks(value, axis, block) for value in values), strict=True)
+
+
 def at_once(
     values: Sequence[Array], starts: Sequence[float], two: Two, axes: tuple[int, ...]
 ) -> list[Array]:
-    """The same by one reduction, whatever the length: fast inside of a loop that is one kernel."""
+    """The arrays of slices of any length, reduced together by `two` one entry after the other."""
     each = zip(starts, values, strict=True)
     zeros = tuple(jnp.asarray(start, value.dtype) for start, value in each)
     found = lax.reduce(tuple(values), zeros, two, axes)
