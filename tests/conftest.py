@@ -1,16 +1,19 @@
 """Strict settings for every test: no silent promotion, float64 on, eight virtual devices.
 
+With one device some sums are computed otherwise. SOFTMAXX_TEST_DEVICES=1 tests that.
+
 Compiling is most of the suite's time. So what took long to compile is kept in pytest's cache, and
 the tests that share programs run on one worker: those of a file, or those of one registry entry.
 """
 
 import gc
+import os
 from collections import Counter
 
 import jax
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_num_cpu_devices", int(os.environ.get("SOFTMAXX_TEST_DEVICES", "8")))
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
