@@ -84,7 +84,7 @@ def solve(
         near, is_origin, v = by.nearer(by.place(near, is_origin), v)
         at = None if power.on_support else (near, is_origin)
         start = _State(at, v, aside, zero + MOST_PASSES, bracket)
-        goes_on = partial(_goes_on, level)
+        goes_on = partial(_goes_on, given, level)
         advance = partial(_advance, given, level, by.place(near, is_origin), tolerance)
         found = lax.while_loop(goes_on, advance, start)
         near, is_origin = found.at or (near, is_origin)
@@ -141,8 +141,8 @@ def _advance(given: _Given, level: Level, place: Place, tolerance: float, state:
     return _State(at, v, aside, jnp.where(taken & goes_on, left - 1, 0), bracket)
 
 
-def _goes_on(level: Level, state: _State) -> Array:
-    return sharding.any_positive(state.left, level[0])
+def _goes_on(given: _Given, level: Level, state: _State) -> Array:
+    return sharding.any_positive(state.left, pyramid.in_one_kernel(level, given.by.axes))
 
 
 def _kept_inside(

@@ -136,7 +136,7 @@ def _searched(
     infinite = zero + jnp.inf
     bounds = (-infinite, zero), (infinite, zero)
     start = _State((near, rest), *bounds, zero, infinite, zero + MOST_PASSES)
-    goes_on = partial(_goes_on, level)
+    goes_on = partial(_goes_on, given, level)
     advance = partial(_advance, given, level, is_all, tolerance)
     found = lax.while_loop(goes_on, advance, start)
     return *found.place, found.delta
@@ -204,8 +204,8 @@ def _advance(given: _Given, level: Level, is_all: bool, tolerance: float, state:
     return _State(_nearest(given, *new), low, high, delta, distance, left)
 
 
-def _goes_on(level: Level, state: _State) -> Array:
-    return sharding.any_positive(state.left, level[0])
+def _goes_on(given: _Given, level: Level, state: _State) -> Array:
+    return sharding.any_positive(state.left, pyramid.in_one_kernel(level, given.axes))
 
 
 def _where(condition: Array, place: Place, other: Place) -> Place:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import export, lax
 
@@ -19,7 +20,6 @@ Lanes = Callable[[Array], tuple[Array, ...]]  # functions of each score, to be s
 
 _COARSEST = 64  # entries at which a slice is small enough to start from scratch
 _LEAST = 16  # entries of the small level
-_ONE_BY_ONE = 1024  # entries that are added one after the other: more would be inexact
 _MOST_REDUCTIONS = 2  # then a pass costs next to nothing, however many there are
 
 
@@ -105,7 +105,7 @@ def _top(level: Level, axes: tuple[int, ...]) -> Top:
     def two(a, b):
         return *_two_of_four(a, b), a[2] + b[2]
 
-    how = reductions.joint if reductions.is_short(first, axes) else reductions.at_once
+    how = reductions.joint if reductions.are_many(first, axes) else reductions.at_once
     return Top(*how(lanes, starts, two, axes))
 
 
@@ -131,16 +131,25 @@ def count(level: Level, axes: tuple[int, ...]) -> Array:
     return jnp.asarray(entries(level, axes), level[0].dtype)
 
 
+def in_one_kernel(level: Level, axes: tuple[int, ...]) -> bool:
+    """Whether a loop over a small level is faster as one kernel, which XLA makes since jax 0.12.
+
+    Short slices have one level alone. As one kernel they take as long, and compile longer.
+    """
+    is_short = len(level) > 1 and reductions.is_short(level[0], axes)
+    return is_short and sharding.is_small(level[0]) and jax.__version_info__ >= (0, 12)
+
+
 def sums_over(level: Level, axes: tuple[int, ...], lanes: Lanes) -> list[Array]:
     """The sums of the lanes over all scores of a level, in one pass."""
     n, each = entries(level[:1], axes), [lanes(x) for x in level]
-    is_small = sharding.is_small(level[0]) and n <= _ONE_BY_ONE
-    if not is_small and not export.is_symbolic_dim(n) and n < _LEAST:
+    is_one = in_one_kernel(level, axes)
+    if not is_one and not export.is_symbolic_dim(n) and n < _LEAST:
         # XLA vectorises the sum of one short array, and not that of two.
         sums = [reductions.sums(values, axes) for values in each]
         return [reduce(jnp.add, lane) for lane in zip(*sums, strict=True)]
     values = [reduce(jnp.add, lane) for lane in zip(*each, strict=True)]
-    if is_small:
+    if is_one:
         return reductions.sums_at_once(values, axes)
     return reductions.sums(values, axes, reductions.BLOCK // len(level))
 

@@ -50,7 +50,7 @@ def folds(
     values: Sequence[Array], kinds: Sequence[Fold], axes: tuple[int, ...], block: int = BLOCK
 ) -> list[Array]:
     """Each array reduced over the axes, which are kept with length 1, by a fold of its own."""
-    if is_short(values[0], axes):
+    if are_many(values[0], axes):
         found = []
         for i in range(0, len(values), _AT_ONCE):
             some = kinds[i : i + _AT_ONCE]
@@ -69,7 +69,7 @@ def folds(
 
 
 def sums_at_once(values: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
-    """The sums by one reduction, whatever the length: fast inside of a loop that is one kernel."""
+    """The sums of short slices by one reduction: fast inside of a loop that is one kernel."""
     kinds = (SUM,) * len(values)
     return at_once(values, [SUM.start] * len(values), partial(_two, kinds), axes)
 
@@ -80,6 +80,11 @@ def is_short(x: Array, axes: tuple[int, ...]) -> bool:
     if any(map(export.is_symbolic_dim, sizes)) or math.prod(sizes) > _SHORT:
         return False
     return all(sharding.shard_count(x, axis) == 1 for axis in axes)
+
+
+def are_many(x: Array, axes: tuple[int, ...]) -> bool:
+    """Whether there are so many short slices that `joint` is worth the time to compile it."""
+    return is_short(x, axes) and not sharding.is_small(x)
 
 
 def joint(

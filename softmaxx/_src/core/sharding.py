@@ -57,13 +57,13 @@ def mask_keeping_sharding(mask: Array, like: Array) -> Array:
     return mask | ((like != like) & False)
 
 
-def any_positive(x: Array, entries: Array | None = None) -> Array:
-    """Whether one of these counts is above 0, as the condition of a loop over the entries.
+def any_positive(x: Array, in_one_kernel: bool = False) -> Array:
+    """Whether one of these counts is above 0, as the condition of a loop.
 
     On CPU XLA makes one kernel of a loop, and runs it on a single core, unless there is a dot
     product in it.
     """
-    if not is_local(x) or (entries is not None and is_small(entries)):
+    if in_one_kernel or not is_local(x):
         return jnp.any(x > 0)
     x = x.ravel()
     return jnp.dot(x, x) > 0
@@ -75,13 +75,8 @@ def is_local(x: Array) -> bool:
 
 
 def is_small(x: Array) -> bool:
-    """Whether a loop over the entries of x is faster as one kernel on a single core.
-
-    Before jax 0.12 XLA does not make one kernel of a loop.
-    """
-    if jax.__version_info__ < (0, 12) or any(map(export.is_symbolic_dim, x.shape)):
-        return False
-    return is_local(x) and x.size <= _SMALL
+    """Whether x is on one device, and so small that a second core hardly helps to read it."""
+    return not any(map(export.is_symbolic_dim, x.shape)) and is_local(x) and x.size <= _SMALL
 
 
 def shard_count(x: Array, axis: int) -> int:
