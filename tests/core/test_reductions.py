@@ -11,7 +11,7 @@ pytestmark = pytest.mark.unoptimized
 DEVICES = {"eight devices": (8, 0), "one, many slices": (1, 0), "one, few slices": (1, 2**17)}
 
 
-@pytest.fixture(params=DEVICES.values(), ids=DEVICES, autouse=True)
+@pytest.fixture(params=DEVICES.values(), ids=list(DEVICES), autouse=True)
 def machine(request, monkeypatch):
     """Sums are computed otherwise on one device, and otherwise where there are few entries."""
     devices, small = request.param
@@ -59,6 +59,6 @@ def test_the_two_largest_of_a_short_slice_may_be_equal(n, axes):
     entries = np.sort(np.moveaxis(x, 2, 1).reshape((10, -1) if axes == (1,) else (5, -1)))
     for k, one in enumerate(top[:2], 1):
         np.testing.assert_array_equal(np.ravel(one), entries[:, -k])
-    coarsest = np.concatenate([np.moveaxis(one, 2, 1) for one in levels[0]], 2)
+    coarsest = np.concatenate([np.moveaxis(np.asarray(one), 2, 1) for one in levels[0]], 2)
     coarsest = coarsest.reshape(len(entries), -1)  # of two axes the longer one has blocks
     np.testing.assert_allclose(16 * np.ravel(top.mean), coarsest.mean(1), atol=1e-6)
